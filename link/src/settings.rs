@@ -1,0 +1,363 @@
+//! This project's own settings: one TOML file, `etc/vmserverd.toml` below the root.
+//!
+//! Every key has a default, so an absent file is a complete one. A key we do not know is refused,
+//! and the error names the nearest one we do: a misspelt limit must not be a limit that is off.
+//! The dots of a key are tables: `authd.login.delay` is `delay` below `[authd.login]`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// All settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// The gateway.
+    pub authd: Authd,
+    /// The server.
+    pub serverd: Serverd,
+}
+
+/// `[authd]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Authd {
+    /// Addresses to listen on, separated by spaces; `*` is every address of the machine.
+    pub listen: String,
+    /// A second TCP port that speaks the plain form of the protocol; 0 is none.
+    pub plain_port: u16,
+    /// Where serverd connects; empty is `run/vmware/authd-link.sock` below the root.
+    pub link: String,
+    /// `[authd.ssl]`
+    pub ssl: Ssl,
+    /// `[authd.pam]`
+    pub pam: Pam,
+    /// `[authd.local]`
+    pub local: Local,
+    /// `[authd.login]`
+    pub login: Login,
+    /// `[authd.session]`
+    pub session: AuthdSession,
+    /// `[authd.line]`
+    pub line: Line,
+    /// `[authd.connections]`
+    pub connections: Connections,
+}
+
+/// `[authd.ssl]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ssl {
+    /// PEM file; empty is `etc/vmware/ssl/rui.crt` below the root.
+    pub certificate: String,
+    /// PEM file; empty is `etc/vmware/ssl/rui.key` below the root.
+    pub key: String,
+}
+
+/// `[authd.pam]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pam {
+    /// PAM service whose `auth` and `account` stacks decide about passwords.
+    pub service: String,
+    /// Most helper processes that check passwords at the same time.
+    pub workers: u32,
+}
+
+/// `[authd.local]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Local {
+    /// Path of the socket for local callers; empty is `run/vmware/authd.sock` below the root.
+    pub socket: String,
+    /// Whether there is a unix socket at all.
+    pub unix: bool,
+    /// Whether `LOCAL` is allowed over loopback TCP.
+    pub tcp: bool,
+}
+
+/// `[authd.login]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Login {
+    /// Seconds from the connection to the login, TLS included.
+    pub deadline: u32,
+    /// Seconds between a wrong password and its answer.
+    pub delay: u32,
+    /// Most seconds that delay grows to.
+    pub delay_max: u32,
+}
+
+/// `[authd.session]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AuthdSession {
+    /// Seconds of silence allowed between the login and the hand-over.
+    pub idle: u32,
+}
+
+/// `[authd.line]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Line {
+    /// Longest command line in bytes, its end excluded: 512 to 65536.
+    pub max: u32,
+}
+
+/// `[authd.connections]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Connections {
+    /// Most connections that have not logged in, from one address.
+    pub per_address: u32,
+    /// The same in all.
+    pub max: u32,
+}
+
+/// `[serverd]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Serverd {
+    /// `[serverd.admin]`
+    pub admin: Admin,
+    /// `[serverd.product]`
+    pub product: Product,
+    /// `[serverd.sessions]`
+    pub sessions: Sessions,
+    /// `[serverd.compat]`
+    pub compat: Compat,
+}
+
+/// `[serverd.admin]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Admin {
+    /// Members of this group are administrators besides uid 0; empty is nobody.
+    pub group: String,
+}
+
+/// `[serverd.product]`: what replies say the product is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Product {
+    /// `title` of the product element.
+    pub title: String,
+    /// `version` of the product element.
+    pub version: String,
+    /// `build` of the product element.
+    pub build: String,
+}
+
+/// `[serverd.sessions]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Sessions {
+    /// Most sessions in all.
+    pub max: u32,
+    /// Most sessions of one user.
+    pub per_user: u32,
+    /// Seconds after which a session process without sessions or tasks leaves.
+    pub idle: u32,
+}
+
+/// `[serverd.compat]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Compat {
+    /// Show the two bugs of VMware Server 1.0.3 for Windows again; for comparison tests only.
+    pub historic_bugs: bool,
+}
+
+impl Default for Authd {
+    fn default() -> Self {
+        Authd {
+            listen: "*".into(),
+            plain_port: 0,
+            link: String::new(),
+            ssl: Ssl::default(),
+            pam: Pam::default(),
+            local: Local::default(),
+            login: Login::default(),
+            session: AuthdSession::default(),
+            line: Line::default(),
+            connections: Connections::default(),
+        }
+    }
+}
+
+impl Default for Pam {
+    fn default() -> Self {
+        Pam { service: "vmware-authd".into(), workers: 64 }
+    }
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Local { socket: String::new(), unix: true, tcp: true }
+    }
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Login { deadline: 30, delay: 3, delay_max: 30 }
+    }
+}
+
+impl Default for AuthdSession {
+    fn default() -> Self {
+        AuthdSession { idle: 300 }
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Line { max: 4096 }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Connections { per_address: 64, max: 1024 }
+    }
+}
+
+impl Default for Product {
+    fn default() -> Self {
+        // The values captured from VMware Server 1.0.3.
+        Product {
+            title: "VMware Server".into(),
+            version: "1.0.3 build-44356".into(),
+            build: "44356".into(),
+        }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Sessions { max: 16_000, per_user: 12_000, idle: 60 }
+    }
+}
+
+impl Settings {
+    /// Reads the file; a missing one means every default.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not TOML, has an unknown key or a value out of range; the
+    /// text names path, key and remedy.
+    pub fn load(path: &Path) -> io::Result<Self> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|why| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(crate::layout::describe(&error, "cannot read", path)),
+        }
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let known = toml::Table::try_from(Self::default()).map_err(|error| error.to_string())?;
+        check_keys(&table, &known, "")?;
+        let settings: Settings = table.try_into().map_err(|error| error.to_string())?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within = |key: &str, value: u32, least: u32, most: u32| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{key} = {value} is out of range: {least} to {most}"))
+            }
+        };
+        let authd = &self.authd;
+        within("authd.line.max", authd.line.max, 512, 65536)?;
+        within("authd.login.deadline", authd.login.deadline, 1, 3600)?;
+        within("authd.login.delay", authd.login.delay, 0, 60)?;
+        within("authd.login.delayMax", authd.login.delay_max, authd.login.delay, 600)?;
+        within("authd.session.idle", authd.session.idle, 1, 86_400)?;
+        within("authd.connections.perAddress", authd.connections.per_address, 1, 65_536)?;
+        within("authd.connections.max", authd.connections.max, 1, 65_536)?;
+        within("authd.pam.workers", authd.pam.workers, 1, 1024)?;
+        within("serverd.sessions.max", self.serverd.sessions.max, 1, 1_000_000)?;
+        within("serverd.sessions.perUser", self.serverd.sessions.per_user, 1, 1_000_000)?;
+        within("serverd.sessions.idle", self.serverd.sessions.idle, 1, 86_400)
+    }
+
+    /// The path a setting names, or `default` when it is empty.
+    #[must_use]
+    pub fn path_or(setting: &str, default: PathBuf) -> PathBuf {
+        if setting.is_empty() { default } else { PathBuf::from(setting) }
+    }
+}
+
+/// Seconds of a setting as a duration.
+#[must_use]
+pub fn seconds(value: u32) -> Duration {
+    Duration::from_secs(u64::from(value))
+}
+
+/// Refuses keys that the defaults do not have, and names the nearest that they do.
+fn check_keys(given: &toml::Table, known: &toml::Table, prefix: &str) -> Result<(), String> {
+    for (key, value) in given {
+        let full = format!("{prefix}{key}");
+        match (known.get(key), value) {
+            (Some(toml::Value::Table(known)), toml::Value::Table(given)) => {
+                check_keys(given, known, &format!("{full}."))?;
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let nearest = known
+                    .keys()
+                    .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+                let hint = nearest.map(|name| format!("; did you mean {prefix}{name}?")).unwrap_or_default();
+                return Err(format!("unknown key {full}{hint}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_every_default() {
+        assert_eq!(Settings::parse(""), Ok(Settings::default()));
+        assert_eq!(Settings::load(Path::new("/nonexistent/settings")).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn dots_are_tables() {
+        let settings = Settings::parse("authd.login.delayMax = 5\n[serverd.product]\nbuild = \"1\"").unwrap();
+        assert_eq!(settings.authd.login.delay_max, 5);
+        assert_eq!(settings.serverd.product.build, "1");
+        assert_eq!(settings.authd.login.delay, 3);
+    }
+
+    #[test]
+    fn a_misspelt_key_names_its_neighbour() {
+        let error = Settings::parse("[authd.login]\ndelaymax = 5").unwrap_err();
+        assert_eq!(error, "unknown key authd.login.delaymax; did you mean authd.login.delayMax?");
+        let error = Settings::parse("[authd.logins]").unwrap_err();
+        assert!(error.contains("authd.login?"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_and_of_the_wrong_type_are_refused() {
+        let error = Settings::parse("authd.line.max = 100").unwrap_err();
+        assert_eq!(error, "authd.line.max = 100 is out of range: 512 to 65536");
+        assert!(Settings::parse("authd.line.max = \"many\"").is_err());
+        assert!(Settings::parse("authd.line.max = -1").is_err());
+        assert!(Settings::parse("authd = 1").is_err());
+        assert!(Settings::parse("[authd").is_err());
+    }
+}
