@@ -1,0 +1,1 @@
+//! Reference pages and the fuzz dictionary, rendered from the table.

@@ -1,0 +1,508 @@
+//! Reads a guarded document: a pull cursor over quick-xml events, and the typed input of one
+//! operation on top of it.
+//!
+//! ```text
+//!   <exec> <op>inc</op> <in> <number>42</number> <other/> </in> ... </exec>
+//!                            └── Input::field() hands out the children of `in`
+//!                                Input::scalar(), list(), item() read one
+//!                                Input::finish() reads the rest of the document
+//! ```
+//!
+//! Two kinds of trouble are kept apart. A document that is malformed ends the reading at once. A
+//! parameter that is wrong (not of its type, given twice) is remembered, and reading goes on to the
+//! end: what is malformed further down wins, since it decides over the connection. The first
+//! remembered error is what the client is told.
+//!
+//! The guard has proved the document well-formed, so quick-xml's own name checks are off.
+
+use std::borrow::Cow;
+
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use crate::error::{Error, Fault};
+use crate::guard::{MAX_ITEMS, Reason};
+use crate::value::{Invalid, Scalar};
+
+/// One step through a document. Comments and the declaration are left out; character references,
+/// entities and CDATA sections arrive as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// A start tag.
+    Open(&'a str),
+    /// An end tag, also the one that `<a/>` implies.
+    Close,
+    /// A piece of character data; adjacent pieces are possible.
+    Text(Cow<'a, str>),
+    /// The end of the document.
+    End,
+}
+
+/// A position in a document.
+#[derive(Clone)]
+pub struct Cursor<'a> {
+    document: &'a str,
+    /// Where in `document` the reader started.
+    base: usize,
+    xml: Reader<&'a [u8]>,
+    /// `<a/>` was seen and its end is due.
+    close: bool,
+}
+
+impl<'a> Cursor<'a> {
+    /// At the start of a document that the guard has accepted.
+    #[must_use]
+    pub fn new(document: &'a str) -> Self {
+        Self::at(document, 0)
+    }
+
+    /// At byte `base` of the document, which must not be inside a tag.
+    fn at(document: &'a str, base: usize) -> Self {
+        let mut xml = Reader::from_str(document.get(base..).unwrap_or_default());
+        let config = xml.config_mut();
+        config.check_end_names = false;
+        config.allow_unmatched_ends = true;
+        Self { document, base, xml, close: false }
+    }
+
+    /// The byte offset of the next token.
+    fn offset(&self) -> usize {
+        self.base + self.xml.buffer_position() as usize
+    }
+
+    /// The next token.
+    ///
+    /// # Errors
+    /// Only when the document did not pass the guard.
+    pub fn next(&mut self) -> Result<Token<'a>, Reason> {
+        if self.close {
+            self.close = false;
+            return Ok(Token::Close);
+        }
+        loop {
+            let start = self.offset();
+            let event = self.xml.read_event().map_err(|_| Reason::Syntax("while reading"))?;
+            return Ok(match event {
+                Event::Start(tag) => Token::Open(self.name(start, tag.name().as_ref().len())),
+                Event::Empty(tag) => {
+                    self.close = true;
+                    Token::Open(self.name(start, tag.name().as_ref().len()))
+                }
+                Event::End(_) => Token::Close,
+                Event::Text(text) => Token::Text(line_ends(text.into_inner())),
+                Event::CData(text) => Token::Text(line_ends(text.into_inner())),
+                Event::GeneralRef(name) => Token::Text(resolve(&name)?),
+                Event::Comment(_) | Event::Decl(_) => continue,
+                Event::PI(_) => return Err(Reason::Instruction),
+                Event::DocType(_) => return Err(Reason::DocumentType),
+                Event::Eof => Token::End,
+            });
+        }
+    }
+
+    /// The element name behind the `<` at `start`.
+    fn name(&self, start: usize, length: usize) -> &'a str {
+        self.document.get(start + 1..start + 1 + length).unwrap_or_default()
+    }
+
+    /// Reads to the end of the element whose start tag was just read.
+    fn skip(&mut self) -> Result<(), Reason> {
+        let mut depth = 1;
+        while depth > 0 {
+            match self.next()? {
+                Token::Open(_) => depth += 1,
+                Token::Close => depth -= 1,
+                Token::Text(_) => {}
+                Token::End => return Err(Reason::Syntax("end of document")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the text of the element whose start tag was just read, to its end. The flag tells
+    /// whether it held elements, which are left out of the text.
+    fn text(&mut self) -> Result<(Cow<'a, str>, bool), Reason> {
+        let mut text = Cow::Borrowed("");
+        let mut elements = false;
+        loop {
+            match self.next()? {
+                Token::Text(piece) if text.is_empty() => text = piece,
+                Token::Text(piece) => text.to_mut().push_str(&piece),
+                Token::Close => return Ok((text, elements)),
+                Token::Open(_) => {
+                    elements = true;
+                    self.skip()?;
+                }
+                Token::End => return Err(Reason::Syntax("end of document")),
+            }
+        }
+    }
+}
+
+/// Folds CR LF and CR into LF, as every XML reader must.
+fn line_ends(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { text }
+}
+
+/// The character behind `&name;`.
+fn resolve(name: &quick_xml::events::BytesRef<'_>) -> Result<Cow<'static, str>, Reason> {
+    if let Some(c) = name.resolve_char_ref().map_err(|_| Reason::Character)? {
+        return Ok(Cow::Owned(c.to_string()));
+    }
+    Ok(Cow::Borrowed(match name.as_ref() {
+        "lt" => "<",
+        "gt" => ">",
+        "amp" => "&",
+        "apos" => "'",
+        "quot" => "\"",
+        _ => return Err(Reason::Entity),
+    }))
+}
+
+/// White space in the sense of XML.
+fn is_space(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
+}
+
+/// The arguments of one request, read by the code that `#[derive(Op)]` writes.
+#[derive(Clone)]
+pub struct Input<'a> {
+    cursor: Cursor<'a>,
+    /// What the cursor is in.
+    place: Place,
+    /// The first parameter error.
+    error: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Among the children of `in`; the rest of `exec` has not been read.
+    In,
+    /// Among the children of `in`, at a place that was read before: nothing to check after it.
+    Again,
+    /// Behind `in`, in `exec`.
+    Exec,
+    /// Everything was read.
+    End,
+}
+
+/// A parameter while reading: `None` until it was given.
+pub type Slot<T> = Option<T>;
+
+/// A list while reading.
+#[derive(Debug)]
+pub struct ListSlot<T> {
+    items: Vec<T>,
+    given: bool,
+}
+
+impl<T> Default for ListSlot<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), given: false }
+    }
+}
+
+impl<'a> Input<'a> {
+    /// A request without `in`.
+    pub(crate) fn absent(cursor: Cursor<'a>) -> Self {
+        Self { cursor, place: Place::End, error: None }
+    }
+
+    /// Just behind the start tag of `in`, with the rest of `exec` still to be read.
+    pub(crate) fn inside(cursor: Cursor<'a>) -> Self {
+        Self { cursor, place: Place::In, error: None }
+    }
+
+    /// Behind the start tag of an `in` at byte `offset` of a document that was read to its end.
+    pub(crate) fn again(document: &'a str, offset: usize) -> Self {
+        Self { cursor: Cursor::at(document, offset), place: Place::Again, error: None }
+    }
+
+    /// The name of the next parameter; its value must be read or skipped before the next call.
+    /// `None` at the end of `in`.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] for text between the parameters.
+    pub fn field(&mut self) -> Result<Option<&'a str>, Fault> {
+        if !matches!(self.place, Place::In | Place::Again) {
+            return Ok(None);
+        }
+        loop {
+            match self.cursor.next()? {
+                Token::Open(name) => return Ok(Some(name)),
+                Token::Text(text) if is_space(&text) => {}
+                Token::Text(_) => return Err(Reason::StrayText.into()),
+                Token::Close => {
+                    self.place = if self.place == Place::In { Place::Exec } else { Place::End };
+                    return Ok(None);
+                }
+                Token::End => return Err(Reason::Syntax("end of document").into()),
+            }
+        }
+    }
+
+    /// Reads the value of the parameter whose name [`Input::field`] returned. `name` is the one to
+    /// use in errors.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] only; a bad value is remembered for [`Input::finish`].
+    pub fn scalar<T: Scalar>(&mut self, name: &str, slot: &mut Slot<T>) -> Result<(), Fault> {
+        let value = self.value(name)?;
+        if slot.is_some() {
+            self.wrong(Error::invalid(name, "given twice"));
+        } else if value.is_some() {
+            *slot = value;
+        }
+        Ok(())
+    }
+
+    /// Reads a number like [`Input::scalar`] and checks its range, both ends included.
+    ///
+    /// # Errors
+    /// As [`Input::scalar`].
+    pub fn ranged<T: Scalar + Copy + Into<i64>>(
+        &mut self,
+        name: &str,
+        range: (i64, i64),
+        slot: &mut Slot<T>,
+    ) -> Result<(), Fault> {
+        self.scalar(name, slot)?;
+        if let Some(value) = *slot
+            && !(range.0..=range.1).contains(&value.into())
+        {
+            self.wrong(Error::invalid(name, format_args!("must be {} to {}", range.0, range.1)));
+        }
+        Ok(())
+    }
+
+    /// Reads a wrapper element and the items in it; other elements in it are ignored.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`], also for more items than a list may have.
+    pub fn list<T: Scalar>(
+        &mut self,
+        name: &str,
+        item: &str,
+        max: usize,
+        slot: &mut ListSlot<T>,
+    ) -> Result<(), Fault> {
+        if std::mem::replace(&mut slot.given, true) {
+            self.wrong(Error::invalid(name, "given twice"));
+        }
+        let max = max.min(MAX_ITEMS);
+        let mut seen = 0;
+        loop {
+            match self.cursor.next()? {
+                Token::Open(found) if found == item => {
+                    seen += 1;
+                    if seen > max {
+                        return Err(Reason::TooManyItems(max).into());
+                    }
+                    if let Some(value) = self.value(item)? {
+                        slot.items.push(value);
+                    }
+                }
+                Token::Open(_) => self.cursor.skip()?,
+                Token::Text(text) if is_space(&text) => {}
+                Token::Text(_) => self.wrong(Error::invalid(name, format_args!("text outside {item}"))),
+                Token::Close => return Ok(()),
+                Token::End => return Err(Reason::Syntax("end of document").into()),
+            }
+        }
+    }
+
+    /// Reads one item that stands directly under `in`: a list of one.
+    ///
+    /// # Errors
+    /// As [`Input::scalar`].
+    pub fn item<T: Scalar>(&mut self, item: &str, slot: &mut ListSlot<T>) -> Result<(), Fault> {
+        if std::mem::replace(&mut slot.given, true) {
+            self.wrong(Error::invalid(item, "given twice"));
+        }
+        if let Some(value) = self.value(item)? {
+            slot.items.push(value);
+        }
+        Ok(())
+    }
+
+    /// Skips a parameter that the operation does not know.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] only.
+    pub fn skip(&mut self) -> Result<(), Fault> {
+        Ok(self.cursor.skip()?)
+    }
+
+    /// Reads the rest of the document and reports the first parameter error.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] for what is wrong in the rest, else the remembered error.
+    pub fn finish(mut self) -> Result<(), Fault> {
+        while self.field()?.is_some() {
+            self.skip()?;
+        }
+        while self.place == Place::Exec {
+            match self.cursor.next()? {
+                Token::Open(name) => {
+                    if name == "op" || name == "in" {
+                        self.wrong(Error::invalid(name, "given twice"));
+                    }
+                    self.skip_exec_child(name)?;
+                }
+                Token::Text(text) if is_space(&text) => {}
+                Token::Text(_) => return Err(Reason::StrayText.into()),
+                Token::Close | Token::End => self.place = Place::End,
+            }
+        }
+        match self.error {
+            Some(error) => Err(Fault::Refused(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers the first error of a parameter.
+    pub fn wrong(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
+
+    fn skip_exec_child(&mut self, name: &str) -> Result<(), Reason> {
+        if name == "in" { skip_in(&mut self.cursor) } else { self.cursor.skip() }
+    }
+
+    /// Reads and converts the text of the current element.
+    fn value<T: Scalar>(&mut self, name: &str) -> Result<Option<T>, Fault> {
+        let (text, elements) = self.cursor.text()?;
+        if elements {
+            self.wrong(Error::invalid(name, "must not contain elements"));
+            return Ok(None);
+        }
+        match T::parse(text) {
+            Ok(value) => Ok(Some(value)),
+            Err(Invalid::Limit(reason)) => Err(reason.into()),
+            Err(Invalid::Value(reason)) => {
+                self.wrong(Error::invalid(name, reason));
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Skips an `in`, which must not hold text of its own.
+fn skip_in(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    loop {
+        match cursor.next()? {
+            Token::Open(_) => cursor.skip()?,
+            Token::Text(text) if is_space(&text) => {}
+            Token::Text(_) => return Err(Reason::StrayText),
+            Token::Close => return Ok(()),
+            Token::End => return Err(Reason::Syntax("end of document")),
+        }
+    }
+}
+
+/// What the envelope of a request holds, before the operation is looked up.
+pub(crate) enum Opened<'a> {
+    /// `op` came first; the input is at its place and the rest is unread.
+    Known(Cow<'a, str>, Input<'a>),
+    /// The whole document was read and is refused.
+    Wrong(Error),
+}
+
+/// Reads `exec` up to the point where name and input are known.
+pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
+    let mut cursor = Cursor::new(document);
+    match skip_space(&mut cursor)? {
+        Token::Open("exec") => {}
+        _ => return Err(Reason::WrongRoot.into()),
+    }
+    let mut name: Option<Cow<'_, str>> = None;
+    let mut input = None;
+    let mut error: Option<Error> = None;
+    loop {
+        match cursor.next()? {
+            Token::Open("op") => {
+                let (text, elements) = cursor.text()?;
+                if elements {
+                    error.get_or_insert_with(|| Error::invalid("op", "must not contain elements"));
+                }
+                if name.is_some() {
+                    error.get_or_insert_with(|| Error::invalid("op", "given twice"));
+                }
+                name.get_or_insert(text);
+            }
+            Token::Open("in") => {
+                if input.is_none()
+                    && error.is_none()
+                    && let Some(name) = name.take()
+                {
+                    return Ok(Opened::Known(name, Input::inside(cursor)));
+                }
+                if input.is_some() {
+                    error.get_or_insert_with(|| Error::invalid("in", "given twice"));
+                }
+                // An `in` before its `op`: remember the place, read it again later.
+                let place = if cursor.close { None } else { Some(cursor.offset()) };
+                skip_in(&mut cursor)?;
+                input.get_or_insert(place);
+            }
+            Token::Open(_) => cursor.skip()?,
+            Token::Text(text) if is_space(&text) => {}
+            Token::Text(_) => return Err(Reason::StrayText.into()),
+            Token::Close | Token::End => break,
+        }
+    }
+    let Some(name) = name else {
+        return Ok(Opened::Wrong(error.unwrap_or_else(|| Error::missing("op"))));
+    };
+    if let Some(error) = error {
+        return Ok(Opened::Wrong(error));
+    }
+    let input = match input.flatten() {
+        Some(offset) => Input::again(document, offset),
+        None => Input::absent(cursor),
+    };
+    Ok(Opened::Known(name, input))
+}
+
+/// The first token that is not white space.
+fn skip_space<'a>(cursor: &mut Cursor<'a>) -> Result<Token<'a>, Reason> {
+    loop {
+        match cursor.next()? {
+            Token::Text(text) if is_space(&text) => {}
+            token => return Ok(token),
+        }
+    }
+}
+
+/// The value of a required parameter.
+///
+/// # Errors
+/// -3 `missing parameter`, when it was not given.
+pub fn required<T>(name: &str, slot: Slot<T>) -> Result<T, Fault> {
+    slot.ok_or_else(|| Error::missing(name).into())
+}
+
+/// The value of a parameter with a default.
+///
+/// # Errors
+/// None in practice: a test checks that every default of the table is accepted by its type.
+pub fn or_default<T: Scalar>(name: &str, default: &'static str, slot: Slot<T>) -> Result<T, Fault> {
+    match slot {
+        Some(value) => Ok(value),
+        None => T::parse(Cow::Borrowed(default)).map_err(|_| Error::invalid(name, "no default").into()),
+    }
+}
+
+/// The items of a list that must have at least one.
+///
+/// # Errors
+/// -3 `missing parameter`, when none was given.
+pub fn required_list<T>(name: &str, slot: ListSlot<T>) -> Result<Vec<T>, Fault> {
+    if slot.items.is_empty() { Err(Error::missing(name).into()) } else { Ok(slot.items) }
+}
+
+/// The items of a list; `None` when it was not given.
+#[must_use]
+pub fn optional_list<T>(slot: ListSlot<T>) -> Option<Vec<T>> {
+    slot.given.then_some(slot.items)
+}
