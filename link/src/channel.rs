@@ -313,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_over_the_limit_is_refused() {
         let (_gateway, core) = channels();
-        let error = core.send(&ToAuthd::Refuse { session: 1, reason: "x".repeat(70_000) }, &[]).await;
+        let error = core.send(&ToAuthd::Refuse { session: 1, reason: "x".repeat(140_000) }, &[]).await;
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 

@@ -48,10 +48,18 @@ fn rotated(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(format!("{stem}-{number}.{extension}"))
 }
 
+/// The local time zone, read once: a sandboxed process cannot read it again.
+///
+/// Call it before the sandbox closes, and every later line has the right time.
+pub fn zone() -> &'static jiff::tz::TimeZone {
+    static ZONE: std::sync::OnceLock<jiff::tz::TimeZone> = std::sync::OnceLock::new();
+    ZONE.get_or_init(jiff::tz::TimeZone::system)
+}
+
 /// `Nov 21 10:00:00`, local time.
 #[must_use]
 pub fn timestamp(time: std::time::SystemTime) -> String {
-    let zoned = jiff::Timestamp::try_from(time).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let zoned = jiff::Timestamp::try_from(time).unwrap_or_default().to_zoned(zone().clone());
     zoned.strftime("%b %d %H:%M:%S").to_string()
 }
 

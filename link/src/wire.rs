@@ -8,7 +8,7 @@
 use crate::identity::{Identity, Proof};
 
 /// Longest message, in bytes, in any direction on any channel.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+pub const MAX_MESSAGE: usize = 128 * 1024;
 
 /// Why a datagram was not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,789 @@
+//! The root half of the gateway: proves identities, binds them to sockets, hands sessions over.
+//!
+//! One task owns all state and takes one event at a time; everything that can take long (PAM, name
+//! service, delays, the link) happens in tasks and processes of its own and comes back as an event.
+//!
+//! ```text
+//!   net child ─┐                                   ┌─▶ verdicts to the net child
+//!   helpers ───┤   events   ┌──────────────────┐   │
+//!   delays ────┼───────────▶│     Monitor      │───┼─▶ jobs for helpers
+//!   link ──────┤            │ connections,     │   │
+//!   signals ───┘            │ delays, link     │   └─▶ sessions to the server core
+//!                           └──────────────────┘
+//! ```
+//!
+//! An identity is bound to the very socket that was proven. A plain session is handed over as that
+//! socket, whatever the network child says later; a TLS session brings the end of a relay.
+
+pub mod delays;
+pub mod helpers;
+pub mod listeners;
+pub mod local;
+pub mod settings;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use link::channel::{Channel, Outbox, pair};
+use link::gateway::{ToAuthd, ToServerd};
+use link::identity::{Account, Identity, Proof, for_log};
+use link::logfile::Sink;
+use link::{Layout, Settings};
+use rustix::process::Signal;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_seqpacket::UnixSeqpacketListener;
+
+use crate::messages::{FromMonitor, ToHelper, ToMonitor};
+use crate::monitor::delays::Delays;
+use crate::monitor::helpers::{Helpers, Outcome};
+use crate::monitor::listeners::{Listener, Place};
+use crate::monitor::local::{Broken, Peer};
+use crate::source::{self, Source};
+
+/// How long the server may take to say whether it takes a session.
+const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Accounts found by uid are remembered so long: a new group membership counts soon after.
+const ACCOUNT_MEMORY: Duration = Duration::from_secs(5);
+/// How long the network child may take to end: relays have 30 s.
+const STOP_PATIENCE: Duration = Duration::from_secs(35);
+/// Pause before a network child that died is started again.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Events, and messages to a peer, that may wait.
+const QUEUE: usize = 8192;
+
+/// What the monitor reacts to.
+enum Event {
+    /// A message of the network child of this generation.
+    Net(u64, ToMonitor, Vec<OwnedFd>),
+    /// That child's channel has ended.
+    NetGone(u64),
+    /// Time to start another.
+    NetStart,
+    /// A password was checked, or a uid looked up.
+    Outcome(Attempt, Proven, Outcome),
+    /// The delay of a failed login is over.
+    Refuse(Attempt),
+    /// A server connected to the link.
+    LinkUp(Channel<ToServerd, ToAuthd>),
+    /// A message of the server on the link of this generation.
+    Link(u64, ToAuthd),
+    /// That link has ended.
+    LinkGone(u64),
+    /// The server has not answered about this session in time.
+    ReserveOver(u64),
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// One try of one connection to log in. The serial tells it from a later try on the same connection.
+#[derive(Debug, Clone)]
+struct Attempt {
+    connection: u32,
+    serial: u64,
+    arrived: Instant,
+}
+
+/// How the login of an attempt is proven.
+#[derive(Debug, Clone)]
+enum Proven {
+    Password { name: Vec<u8> },
+    Local(Peer),
+}
+
+/// A connection that has tried to log in.
+struct Connection {
+    /// The caller's socket, to which everything below belongs.
+    socket: OwnedFd,
+    source: Source,
+    /// Address for logs.
+    shown: String,
+    tls: bool,
+    /// The latest try.
+    serial: u64,
+    login: Option<Login>,
+    /// Reserved at the server.
+    session: Option<Reserved>,
+}
+
+struct Login {
+    identity: Identity,
+    /// For a local login: what was proven.
+    peer: Option<Peer>,
+    /// The proof need not be repeated, or was.
+    confirmed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Reserved {
+    session: u64,
+    granted: bool,
+}
+
+/// The link to the server core.
+struct Link {
+    generation: u64,
+    outbox: Outbox<ToServerd>,
+}
+
+/// The network child.
+struct Net {
+    generation: u64,
+    outbox: Outbox<FromMonitor>,
+    process: Child,
+    started: Instant,
+}
+
+struct Monitor {
+    layout: Layout,
+    settings: Settings,
+    /// The current configuration message and listeners, for a network child that must be restarted.
+    config: FromMonitor,
+    listeners: Vec<Listener>,
+    log: Sink,
+    /// The user of the network child; nobody to switch to when we are not root.
+    net_user: Option<(u32, u32)>,
+    helpers: Helpers,
+    delays: Delays,
+    connections: HashMap<u32, Connection>,
+    accounts: HashMap<u32, (Account, Instant)>,
+    net: Option<Net>,
+    link: Option<Link>,
+    serial: u64,
+    ready: bool,
+    events: mpsc::Sender<Event>,
+}
+
+/// Runs the gateway until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; the text is for the operator.
+pub fn run(root: Option<&Path>, die_with_parent: bool) -> io::Result<()> {
+    abort_on_panic();
+    if die_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let layout = Layout::new(root)?;
+    layout.create_directories()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(layout))
+}
+
+/// A monitor in an unknown state must not go on: one event at a time is its only discipline.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+async fn serve(layout: Layout) -> io::Result<()> {
+    let loaded = settings::load(&layout)?;
+    let log = settings::open_log(&layout)?;
+    let inherited = listeners::inherited(loaded.tls, loaded.settings.authd.plain_port);
+    let listeners = if inherited.is_empty() {
+        listeners::open(loaded.places.clone(), Vec::new())?
+    } else {
+        inherited
+    };
+    let link_socket = listen_for_server(&loaded.link)?;
+    let (events, mut incoming) = mpsc::channel(QUEUE);
+    let (base, limit) = settings::delays(&loaded.settings);
+    let mut monitor = Monitor {
+        config: settings::message(&loaded, &listeners),
+        listeners,
+        log,
+        net_user: net_user(&layout),
+        helpers: Helpers::new(loaded.settings.authd.pam.workers as usize),
+        delays: Delays::new(base, limit),
+        settings: loaded.settings,
+        connections: HashMap::new(),
+        accounts: HashMap::new(),
+        net: None,
+        link: None,
+        serial: 0,
+        ready: false,
+        events: events.clone(),
+        layout,
+    };
+    tokio::spawn(accept_links(link_socket, loaded.link.clone(), events.clone()));
+    tokio::spawn(watch_signals(events));
+    monitor.start_net()?;
+    while let Some(event) = incoming.recv().await {
+        if matches!(event, Event::Stop) {
+            break;
+        }
+        monitor.take(event);
+    }
+    monitor.stop(&loaded.link).await;
+    Ok(())
+}
+
+/// The user the network child becomes: `vmserverd` if the package made it, else `nobody`.
+fn net_user(layout: &Layout) -> Option<(u32, u32)> {
+    if !layout.privileged {
+        return None;
+    }
+    let account = ["vmserverd", "nobody"].into_iter().find_map(uzers::get_user_by_name);
+    Some(account.map_or((65534, 65534), |user| (user.uid(), user.primary_group_id())))
+}
+
+fn listen_for_server(path: &Path) -> io::Result<UnixSeqpacketListener> {
+    use std::os::unix::fs::PermissionsExt;
+    listeners::remove_stale(path)?;
+    let describe = |error: io::Error| link::layout::describe(&error, "cannot listen on", path);
+    let listener = UnixSeqpacketListener::bind(path).map_err(describe)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(describe)?;
+    Ok(listener)
+}
+
+/// Takes servers that connect to the link. Only root, or the user we run as, is one.
+async fn accept_links(mut listener: UnixSeqpacketListener, path: PathBuf, events: mpsc::Sender<Event>) {
+    let own = rustix::process::geteuid().as_raw();
+    loop {
+        match listener.accept().await {
+            Ok(socket) => {
+                let channel = Channel::from_socket(socket);
+                let trusted = channel.peer_uid().is_ok_and(|uid| uid == 0 || uid == own);
+                if trusted && events.send(Event::LinkUp(channel)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                eprintln!("vmware-authd: {}: {error}", path.display());
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn watch_signals(events: mpsc::Sender<Event>) {
+    let (Ok(mut hangup), Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    loop {
+        let event = tokio::select! {
+            _ = hangup.recv() => Event::Reload,
+            _ = term.recv() => Event::Stop,
+            _ = interrupt.recv() => Event::Stop,
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Turns a channel into events of one generation.
+async fn pump<Tx: link::wire::Message, Rx: link::wire::Message>(
+    channel: Arc<Channel<Tx, Rx>>,
+    events: mpsc::Sender<Event>,
+    message: impl Fn(Rx, Vec<OwnedFd>) -> Event,
+    gone: Event,
+) {
+    // A broken message ends the channel like its end does.
+    while let Ok(Some((received, fds))) = channel.recv().await {
+        if events.send(message(received, fds)).await.is_err() {
+            return;
+        }
+    }
+    let _ = events.send(gone).await;
+}
+
+impl Monitor {
+    fn log(&self, text: &str) {
+        self.log.line(crate::IDENT, std::process::id(), text);
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// Sends an event later, without holding anything up.
+    fn later(&self, at: Instant, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            // Nobody listens when the monitor stops.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Net(generation, message, fds) if self.is_net(generation) => self.net_says(message, fds),
+            Event::NetGone(generation) if self.is_net(generation) => self.net_gone(),
+            Event::Net(..) | Event::NetGone(_) => {}
+            Event::NetStart => {
+                if let Err(error) = self.start_net() {
+                    self.log(&format!("the network process cannot be started: {error}"));
+                    self.later(Instant::now() + 5 * RESTART_PAUSE, Event::NetStart);
+                }
+            }
+            Event::Outcome(attempt, proven, outcome) => self.outcome(&attempt, &proven, outcome),
+            Event::Refuse(attempt) => self.verdict(&attempt, None),
+            Event::LinkUp(channel) => self.link_up(channel),
+            Event::Link(generation, message) if self.is_link(generation) => self.server_says(message),
+            Event::LinkGone(generation) if self.is_link(generation) => self.link_gone(),
+            Event::Link(..) | Event::LinkGone(_) => {}
+            Event::ReserveOver(session) => self.reserved(session, 1),
+            Event::Reload => self.reload(),
+            Event::Stop => {}
+        }
+    }
+
+    // ---- the network child -------------------------------------------------------------------
+
+    fn is_net(&self, generation: u64) -> bool {
+        self.net.as_ref().is_some_and(|net| net.generation == generation)
+    }
+
+    fn start_net(&mut self) -> io::Result<()> {
+        let (ours, theirs) = pair()?;
+        let mut command = helpers::command("net", theirs);
+        if let Some((uid, gid)) = self.net_user {
+            // The standard library drops all other groups when it switches as root.
+            command.uid(uid).gid(gid);
+        }
+        let process = command.spawn()?;
+        let channel: Arc<Channel<FromMonitor, ToMonitor>> = Arc::new(Channel::from_fd(ours)?);
+        let outbox = Outbox::new(QUEUE);
+        let generation = self.next_serial();
+        tokio::spawn(outbox.clone().run(Arc::clone(&channel)));
+        tokio::spawn(pump(
+            channel,
+            self.events.clone(),
+            move |message, fds| Event::Net(generation, message, fds),
+            Event::NetGone(generation),
+        ));
+        self.net = Some(Net { generation, outbox, process, started: Instant::now() });
+        self.send_config()
+    }
+
+    fn send_config(&self) -> io::Result<()> {
+        let mut fds = Vec::new();
+        for listener in &self.listeners {
+            fds.push(listener.socket.try_clone()?);
+        }
+        fds.push(self.log.as_fd().try_clone_to_owned()?);
+        self.tell_net(self.config.clone(), fds);
+        Ok(())
+    }
+
+    fn tell_net(&self, message: FromMonitor, fds: Vec<OwnedFd>) {
+        if let Some(net) = &self.net {
+            // A child that does not read is ended by its channel's reader.
+            let _ = net.outbox.push(message, fds);
+        }
+    }
+
+    /// The network child is gone: so are the callers that were not handed over.
+    fn net_gone(&mut self) {
+        let died_young = self.net.take().is_some_and(|net| net.started.elapsed() < Duration::from_secs(1));
+        let sessions: Vec<u64> =
+            self.connections.drain().filter_map(|(_, connection)| connection.session).map(|r| r.session).collect();
+        for session in sessions {
+            self.tell_server(ToServerd::Cancel { session }, Vec::new());
+        }
+        self.log("the network process ended and is started again");
+        let pause = if died_young { 5 * RESTART_PAUSE } else { RESTART_PAUSE };
+        self.later(Instant::now() + pause, Event::NetStart);
+    }
+
+    fn net_says(&mut self, message: ToMonitor, mut fds: Vec<OwnedFd>) {
+        match message {
+            ToMonitor::Ready {} => self.announce(),
+            ToMonitor::Password { connection, name, password, usable, tls } => {
+                let password = zeroize::Zeroizing::new(password);
+                if let Some(attempt) = self.attempt(connection, fds.pop(), tls) {
+                    self.password(attempt, name, &password, usable);
+                }
+            }
+            ToMonitor::Local { connection, tls } => {
+                if let Some(attempt) = self.attempt(connection, fds.pop(), tls) {
+                    self.local(attempt);
+                }
+            }
+            ToMonitor::Confirm { connection } => self.confirm(connection),
+            ToMonitor::Reserve { connection } => self.reserve(connection),
+            ToMonitor::HandOver { connection, early } => self.hand_over(connection, early, fds.pop()),
+            ToMonitor::Forget { connection } => {
+                let session = self.connections.remove(&connection).and_then(|gone| gone.session);
+                if let Some(Reserved { session, .. }) = session {
+                    self.tell_server(ToServerd::Cancel { session }, Vec::new());
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self) {
+        if std::mem::replace(&mut self.ready, true) {
+            return;
+        }
+        let places: Vec<String> = self
+            .listeners
+            .iter()
+            .map(|listener| format!("{:?}={}", listener.kind, listener.shown()).to_lowercase())
+            .collect();
+        let status = format!("serving {}", places.join(" "));
+        self.log(&status);
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+    }
+
+    // ---- logging in --------------------------------------------------------------------------
+
+    /// Starts a try to log in: whatever was proven on this connection before is void.
+    fn attempt(&mut self, number: u32, socket: Option<OwnedFd>, tls: bool) -> Option<Attempt> {
+        let socket = socket?;
+        let serial = self.next_serial();
+        let attempt = Attempt { connection: number, serial, arrived: Instant::now() };
+        let Some(source) = Source::of_socket(&socket) else {
+            // The caller has gone; the child will find out.
+            self.tell_net(FromMonitor::Verdict { connection: number, user: None }, Vec::new());
+            return None;
+        };
+        let shown = source::shown(&socket);
+        let connection = Connection { socket, source, shown, tls, serial, login: None, session: None };
+        self.connections.insert(number, connection);
+        Some(attempt)
+    }
+
+    fn connection(&self, attempt: &Attempt) -> Option<&Connection> {
+        self.connections.get(&attempt.connection).filter(|connection| connection.serial == attempt.serial)
+    }
+
+    fn password(&mut self, attempt: Attempt, name: Vec<u8>, password: &[u8], usable: bool) {
+        let Some(connection) = self.connection(&attempt) else {
+            return;
+        };
+        let proven = Proven::Password { name: name.clone() };
+        if !usable || !self.layout.privileged {
+            // An ordinary user's instance cannot ask PAM: every password is wrong.
+            self.outcome(&attempt, &proven, (None, String::new()));
+            return;
+        }
+        let question = ToHelper::Check {
+            service: self.settings.authd.pam.service.clone(),
+            name,
+            password: password.to_vec(),
+            remote_host: connection.shown.clone(),
+        };
+        let (helpers, events, source) = (self.helpers.clone(), self.events.clone(), connection.source);
+        tokio::spawn(async move {
+            let outcome = helpers.check(source, question).await;
+            let _ = events.send(Event::Outcome(attempt, proven, outcome)).await;
+        });
+    }
+
+    fn local(&mut self, attempt: Attempt) {
+        let Some(connection) = self.connection(&attempt) else {
+            return;
+        };
+        let peer = local::prove(&connection.socket, self.settings.authd.local.tcp);
+        let own = rustix::process::geteuid().as_raw();
+        let peer = match peer {
+            Ok(peer) if !self.layout.privileged && peer.uid() != own => Err(Broken::OtherUser(peer.uid())),
+            other => other,
+        };
+        match peer {
+            Err(broken) => self.local_refused(&attempt, broken),
+            Ok(peer) => match self.remembered(peer.uid()) {
+                Some(account) => self.outcome(&attempt, &Proven::Local(peer), (Some(account), String::new())),
+                None => {
+                    let (helpers, events) = (self.helpers.clone(), self.events.clone());
+                    tokio::spawn(async move {
+                        let outcome = helpers.lookup(peer.uid()).await;
+                        let _ = events.send(Event::Outcome(attempt, Proven::Local(peer), outcome)).await;
+                    });
+                }
+            },
+        }
+    }
+
+    fn remembered(&mut self, uid: u32) -> Option<Account> {
+        self.accounts.retain(|_, (_, since)| since.elapsed() < ACCOUNT_MEMORY);
+        self.accounts.get(&uid).map(|(account, _)| account.clone())
+    }
+
+    /// A password was checked, or the account of a local caller was looked up.
+    fn outcome(&mut self, attempt: &Attempt, proven: &Proven, (account, note): Outcome) {
+        let Some(connection) = self.connection(attempt) else {
+            return;
+        };
+        let (shown, tls) = (connection.shown.clone(), connection.tls);
+        let Some(account) = account else {
+            match proven {
+                Proven::Local(peer) => self.local_refused(attempt, Broken::NoAccount(peer.uid())),
+                Proven::Password { name } => {
+                    let name = name.clone();
+                    self.log(&format!("login failed from {shown} as {}", for_log(&name)));
+                    if note.contains("helper") || note.contains("no answer") {
+                        self.log(&format!("password check of {} failed: {note}", for_log(&name)));
+                    }
+                    self.refuse_later(attempt, Some(&name));
+                }
+            }
+            return;
+        };
+        let name = for_log(account.name.as_bytes());
+        let (proof, peer) = match proven {
+            Proven::Password { .. } => (Proof::Pam, None),
+            Proven::Local(peer @ Peer::Unix { pid, .. }) => {
+                self.log(&format!("local login as {name} (unix, pid {pid})"));
+                (Proof::Unix, Some(*peer))
+            }
+            Proven::Local(peer @ Peer::Tcp { port, .. }) => {
+                self.log(&format!("local login as {name} (tcp, port {port})"));
+                (Proof::Tcp, Some(*peer))
+            }
+        };
+        if proof != Proof::Unix {
+            // The trailing space is part of the product's line.
+            self.log(&format!("login from {shown} as {name} "));
+        }
+        if let Proven::Local(peer) = proven {
+            self.accounts.entry(peer.uid()).or_insert_with(|| (account.clone(), Instant::now()));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let user = account.name.clone();
+        let identity = account.identity(proof, shown, tls, now);
+        if let Some(connection) = self.connections.get_mut(&attempt.connection) {
+            connection.login = Some(Login { identity, peer, confirmed: proof != Proof::Tcp });
+        }
+        self.verdict(attempt, Some(user));
+    }
+
+    fn local_refused(&mut self, attempt: &Attempt, broken: Broken) {
+        if let Some(connection) = self.connection(attempt) {
+            let shown = connection.shown.clone();
+            self.log(&format!("local login refused from {shown}: {broken}"));
+            self.refuse_later(attempt, None);
+        }
+    }
+
+    /// Counts a failure, and answers it when its time has come, counted from the password's arrival.
+    fn refuse_later(&mut self, attempt: &Attempt, name: Option<&[u8]>) {
+        let Some(source) = self.connection(attempt).map(|connection| connection.source) else {
+            return;
+        };
+        let delay = self.delays.failed(source, name, Instant::now());
+        self.later(attempt.arrived + delay, Event::Refuse(attempt.clone()));
+    }
+
+    fn verdict(&self, attempt: &Attempt, user: Option<String>) {
+        if self.connection(attempt).is_some() {
+            self.tell_net(FromMonitor::Verdict { connection: attempt.connection, user }, Vec::new());
+        }
+    }
+
+    /// The first command after a local login over TCP was read: is the owner still the same?
+    fn confirm(&mut self, number: u32) {
+        let mut same = false;
+        let mut refusal = None;
+        if let Some(connection) = self.connections.get_mut(&number)
+            && let Some(login) = &mut connection.login
+        {
+            match login.peer.map(|peer| local::confirm(&connection.socket, peer)) {
+                None | Some(Ok(())) => (login.confirmed, same) = (true, true),
+                Some(Err(broken)) => refusal = Some((connection.shown.clone(), broken)),
+            }
+        }
+        if let Some((shown, broken)) = refusal {
+            self.log(&format!("local login refused from {shown}: {broken}"));
+            self.connections.remove(&number);
+        }
+        self.tell_net(FromMonitor::Confirmed { connection: number, same }, Vec::new());
+    }
+
+    // ---- handing over ------------------------------------------------------------------------
+
+    fn reserve(&mut self, number: u32) {
+        let serial = self.next_serial();
+        let request = self.connections.get_mut(&number).and_then(|connection| {
+            let login = connection.login.as_ref().filter(|login| login.confirmed)?;
+            connection.session = Some(Reserved { session: serial, granted: false });
+            Some(ToServerd::Reserve { session: serial, uid: login.identity.uid })
+        });
+        let asked = request.is_some_and(|request| self.tell_server(request, Vec::new()));
+        if asked {
+            self.later(Instant::now() + RESERVE_PATIENCE, Event::ReserveOver(serial));
+        } else {
+            if let Some(connection) = self.connections.get_mut(&number) {
+                connection.session = None;
+            }
+            self.tell_net(FromMonitor::Reserved { connection: number, outcome: 1 }, Vec::new());
+        }
+    }
+
+    /// The server has answered about a session, or has not (`outcome` 1).
+    fn reserved(&mut self, session: u64, outcome: u8) {
+        let waiting = |connection: &Connection| {
+            connection.session.is_some_and(|reserved| reserved.session == session && !reserved.granted)
+        };
+        let Some((&number, connection)) = self.connections.iter_mut().find(|(_, c)| waiting(c)) else {
+            return;
+        };
+        connection.session = (outcome == 0).then_some(Reserved { session, granted: true });
+        self.tell_net(FromMonitor::Reserved { connection: number, outcome }, Vec::new());
+    }
+
+    fn hand_over(&mut self, number: u32, early: Vec<u8>, relay_end: Option<OwnedFd>) {
+        // The child says when, never what: identity and, for a plain session, the socket are ours.
+        let Some(connection) = self.connections.remove(&number) else {
+            return;
+        };
+        let Connection { socket, tls, login, session, .. } = connection;
+        let (Some(login), Some(Reserved { session, granted: true })) = (login, session) else {
+            return;
+        };
+        let end = match (tls, relay_end) {
+            (true, Some(end)) => end,
+            (false, None) => socket,
+            _ => {
+                self.tell_server(ToServerd::Cancel { session }, Vec::new());
+                return;
+            }
+        };
+        let name = for_log(login.identity.name.as_bytes());
+        if self.tell_server(ToServerd::Session { session, identity: login.identity, early }, vec![end]) {
+            self.log(&format!("session of {name} handed to serverd"));
+        }
+    }
+
+    fn is_link(&self, generation: u64) -> bool {
+        self.link.as_ref().is_some_and(|link| link.generation == generation)
+    }
+
+    fn tell_server(&self, message: ToServerd, fds: Vec<OwnedFd>) -> bool {
+        self.link.as_ref().is_some_and(|link| link.outbox.push(message, fds).is_ok())
+    }
+
+    /// A server connected. The newest one counts: the old one may be a process that is about to end.
+    fn link_up(&mut self, channel: Channel<ToServerd, ToAuthd>) {
+        self.link_gone();
+        let generation = self.next_serial();
+        let channel = Arc::new(channel);
+        let outbox = Outbox::new(QUEUE);
+        tokio::spawn(outbox.clone().run(Arc::clone(&channel)));
+        tokio::spawn(pump(
+            channel,
+            self.events.clone(),
+            move |message, _| Event::Link(generation, message),
+            Event::LinkGone(generation),
+        ));
+        self.link = Some(Link { generation, outbox });
+    }
+
+    fn link_gone(&mut self) {
+        let Some(link) = self.link.take() else {
+            return;
+        };
+        link.outbox.close();
+        let waiting: Vec<u64> =
+            self.connections.values().filter_map(|connection| connection.session).map(|r| r.session).collect();
+        for session in waiting {
+            self.reserved(session, 1);
+        }
+    }
+
+    fn server_says(&mut self, message: ToAuthd) {
+        match message {
+            ToAuthd::Hello { pid } => self.log(&format!("vmserverd is connected (pid {pid})")),
+            ToAuthd::Accept { session } => self.reserved(session, 0),
+            ToAuthd::Refuse { session, reason } => {
+                self.log(&format!("serverd refused a session: {}", for_log(reason.as_bytes())));
+                self.reserved(session, 2);
+            }
+        }
+    }
+
+    // ---- reload and stop ---------------------------------------------------------------------
+
+    /// Reads settings and certificate again. On an error everything stays as it was.
+    fn reload(&mut self) {
+        let loaded = match settings::load(&self.layout) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.log(&format!("the new settings are not used: {error}"));
+                return;
+            }
+        };
+        let passed = self.listeners.iter().any(|listener| matches!(listener.place, Place::Inherited(_)));
+        if passed {
+            for listener in &mut self.listeners {
+                listener.kind = inherited_kind(listener, &loaded);
+            }
+        } else {
+            match reopen(&loaded, &self.listeners) {
+                Ok(listeners) => self.listeners = listeners,
+                Err(error) => {
+                    self.log(&format!("the new settings are not used: {error}"));
+                    return;
+                }
+            }
+        }
+        if let Ok(log) = settings::open_log(&self.layout) {
+            self.log = log;
+        }
+        self.config = settings::message(&loaded, &self.listeners);
+        let (base, limit) = settings::delays(&loaded.settings);
+        self.delays.configure(base, limit);
+        self.settings = loaded.settings;
+        if let Err(error) = self.send_config() {
+            self.log(&format!("the network process did not get the new settings: {error}"));
+        }
+    }
+
+    async fn stop(&mut self, link_path: &Path) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.log("stopping");
+        // The sockets' names first: a client that comes now shall see that nobody is there.
+        let _ = std::fs::remove_file(link_path);
+        for listener in self.listeners.drain(..) {
+            if let Place::Unix(path) = listener.place {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        if let Some(mut net) = self.net.take() {
+            let _ = net.outbox.push(FromMonitor::Stop {}, Vec::new());
+            let _ = tokio::time::timeout(STOP_PATIENCE, net.process.wait()).await;
+        }
+    }
+}
+
+/// Opens the listeners of new settings beside the old ones, so that an error costs nothing.
+fn reopen(loaded: &settings::Loaded, old: &[Listener]) -> io::Result<Vec<Listener>> {
+    let mut copies = Vec::new();
+    for listener in old {
+        let Listener { kind, place, socket } = listener;
+        copies.push(Listener { kind: *kind, place: place.clone(), socket: socket.try_clone()? });
+    }
+    listeners::open(loaded.places.clone(), copies)
+}
+
+/// What a socket of the service manager speaks under new settings.
+fn inherited_kind(listener: &Listener, loaded: &settings::Loaded) -> crate::messages::Kind {
+    use crate::messages::Kind;
+    let port = |place: &Place| match place {
+        Place::Inherited(shown) => shown.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()),
+        _ => None,
+    };
+    match listener.kind {
+        Kind::Unix => Kind::Unix,
+        _ if port(&listener.place) == Some(loaded.settings.authd.plain_port) => Kind::Plain,
+        _ if loaded.tls => Kind::Tls,
+        _ => Kind::Plain,
+    }
+}
