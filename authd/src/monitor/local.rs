@@ -262,7 +262,8 @@ mod tests {
     fn a_half_closed_socket_is_refused() {
         let (client, server) = connection("127.0.0.1");
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(prove(&server, true), Err(Broken::NotEstablished(5)));
+        // FIN_WAIT1 until our side has acknowledged, FIN_WAIT2 afterwards.
+        assert!(matches!(prove(&server, true), Err(Broken::NotEstablished(4 | 5))));
     }
 
     #[test]

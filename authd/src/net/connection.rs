@@ -121,8 +121,12 @@ impl Conversation {
         let acceptor = self.shared.acceptor()?;
         let deadline = self.accepted + self.rules.login_deadline;
         let mut stopping = self.shared.stopping();
+        let handshake = async {
+            answer_auth_tls(&mut socket).await?;
+            acceptor.accept(socket).await
+        };
         let mut stream = tokio::select! {
-            accepted = tokio::time::timeout_at(deadline, acceptor.accept(socket)) => match accepted {
+            accepted = tokio::time::timeout_at(deadline, handshake) => match accepted {
                 Ok(stream) => Box::new(stream?),
                 Err(_) => {
                     self.log(Reason::TimeOut);
@@ -234,6 +238,23 @@ impl Conversation {
             self.shared.log(&format!("connection from {from} closed: {words}"));
         }
     }
+}
+
+/// On a TLS listener the caller's first bytes are a ClientHello. One line is allowed before it,
+/// `AUTH TLS`, so that `openssl s_client -starttls ftp` can be used by hand: our addition, which no
+/// old client knows (docs/decisions/0005). Anything else is left for the handshake to fail on.
+async fn answer_auth_tls(socket: &mut TcpStream) -> io::Result<()> {
+    const LINE: &[u8] = b"AUTH TLS\r\n";
+    let mut first = [0u8; 1];
+    if socket.peek(&mut first).await? == 0 || first.first() != LINE.first() {
+        return Ok(());
+    }
+    let mut line = [0u8; LINE.len()];
+    socket.read_exact(&mut line).await?;
+    if line != LINE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    write(socket, reply::BEGIN_TLS).await
 }
 
 fn shutting_down() -> Step {
