@@ -45,7 +45,9 @@ pub fn load_or_create(certificate: &Path, key: &Path) -> io::Result<Pair> {
             return Err(io::Error::new(io::ErrorKind::NotFound, text));
         }
     }
-    let read = |path: &Path| std::fs::read(path).map_err(|error| link::layout::describe(&error, "cannot read", path));
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| link::layout::describe(&error, "cannot read", path))
+    };
     let (certificate_pem, key_pem) = (read(certificate)?, zeroize::Zeroizing::new(read(key)?));
     let thumbprint = thumbprint(&certificate_pem).ok_or_else(|| {
         let text = format!("{} holds no PEM certificate", certificate.display());

@@ -483,7 +483,9 @@ mod tests {
 
     #[test]
     fn passwords_that_cannot_be_right_are_failures_like_any_other() {
-        for (user, pass) in [("bob", String::new()), ("bob", "x".repeat(1025)), (&"n".repeat(257), "x".into())] {
+        for (user, pass) in
+            [("bob", String::new()), ("bob", "x".repeat(1025)), (&"n".repeat(257), "x".into())]
+        {
             let mut talk = Talk::new();
             talk.say(format!("USER {user}\n").as_bytes());
             match talk.say(format!("PASS {pass}\n").as_bytes()) {

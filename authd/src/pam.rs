@@ -36,7 +36,8 @@ pub fn run() -> io::Result<()> {
     let channel: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let mut buffer = Zeroizing::new(vec![0u8; MAX_MESSAGE]);
     for _ in 0..CHECKS_PER_PROCESS {
-        let (length, _) = rustix::net::recv(&channel, buffer.as_mut_slice(), rustix::net::RecvFlags::empty())?;
+        let (length, _) =
+            rustix::net::recv(&channel, buffer.as_mut_slice(), rustix::net::RecvFlags::empty())?;
         if length == 0 {
             return Ok(());
         }
@@ -79,11 +80,9 @@ fn check(service: &str, name: &[u8], password: &[u8], remote_host: &str) -> Resu
 }
 
 fn ask_pam(service: &str, name: &str, password: &[u8], remote_host: &str) -> PamResult<()> {
-    let conversation = OneAnswer {
-        password: Zeroizing::new(password.to_vec()),
-        asked: std::cell::Cell::new(false),
-    }
-    .into_conversation();
+    let conversation =
+        OneAnswer { password: Zeroizing::new(password.to_vec()), asked: std::cell::Cell::new(false) }
+            .into_conversation();
     let mut transaction = TransactionBuilder::new_with_service(service).username(name).build(conversation)?;
     transaction.items_mut().set_remote_host(Some(OsStr::new(remote_host)))?;
     // Accounts with an empty password never log in from outside.

@@ -144,7 +144,9 @@ mod tests {
         assert!(std::net::TcpStream::connect("127.0.0.1:1").unwrap_err().raw_os_error() == Some(libc::EPERM));
         assert!(std::fs::File::open("/etc/passwd").is_err());
         assert!(std::process::Command::new("/bin/true").status().is_err());
-        assert!(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).is_err());
+        assert!(
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR1).is_err()
+        );
         // What it was given still works.
         rustix::io::write(&mine, b"x").unwrap();
         println!("all closed");

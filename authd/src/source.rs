@@ -60,7 +60,8 @@ pub fn ends(socket: impl AsFd) -> Option<Ends> {
 #[must_use]
 pub fn unix_peer(socket: impl AsFd) -> Option<rustix::net::UCred> {
     let domain = rustix::net::sockopt::socket_domain(&socket).ok()?;
-    (domain == rustix::net::AddressFamily::UNIX).then(|| rustix::net::sockopt::socket_peercred(&socket).ok())?
+    (domain == rustix::net::AddressFamily::UNIX)
+        .then(|| rustix::net::sockopt::socket_peercred(&socket).ok())?
 }
 
 /// The caller's address as logs and PAM show it: numeric, or `unix`.

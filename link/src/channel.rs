@@ -123,11 +123,8 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
 
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Option<Received<Rx>>>> {
         let mut space = [0u8; ANCILLARY_BYTES];
-        let received = self.socket.poll_recv_vectored_with_ancillary(
-            cx,
-            &mut [IoSliceMut::new(buffer)],
-            &mut space,
-        );
+        let received =
+            self.socket.poll_recv_vectored_with_ancillary(cx, &mut [IoSliceMut::new(buffer)], &mut space);
         let (info, ancillary) = match received {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(result) => result?,

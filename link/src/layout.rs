@@ -113,12 +113,7 @@ impl Layout {
     /// # Errors
     /// As `mkdir(2)`; the text names the directory.
     pub fn create_directories(&self) -> io::Result<()> {
-        for directory in [
-            "/etc/vmware/ssl",
-            "/run/vmware",
-            "/var/log/vmware",
-            "/var/lib/vmserverd",
-        ] {
+        for directory in ["/etc/vmware/ssl", "/run/vmware", "/var/log/vmware", "/var/lib/vmserverd"] {
             create_directory(&self.path(directory))?;
         }
         Ok(())
@@ -185,7 +180,8 @@ mod tests {
     #[test]
     fn everything_is_below_the_root() {
         let layout = Layout { root: "/tmp/x".into(), privileged: false };
-        for path in [layout.product_config(), layout.authd_socket(), layout.link_socket(), layout.settings()] {
+        for path in [layout.product_config(), layout.authd_socket(), layout.link_socket(), layout.settings()]
+        {
             assert!(path.starts_with("/tmp/x"), "{path:?}");
         }
         assert_eq!(layout.default_port(), 9902);

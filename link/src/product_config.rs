@@ -29,10 +29,7 @@ impl ProductConfig {
     /// Reads the text of a file. Never fails: a line that is no setting is kept as it is.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let lines = text
-            .lines()
-            .map(|raw| Line { raw: raw.to_owned(), setting: parse_line(raw) })
-            .collect();
+        let lines = text.lines().map(|raw| Line { raw: raw.to_owned(), setting: parse_line(raw) }).collect();
         ProductConfig { lines }
     }
 
@@ -78,7 +75,8 @@ impl ProductConfig {
             raw: format!("{key} = \"{}\"", encode(value)),
             setting: Some((key.to_owned(), value.to_owned())),
         };
-        let holds = |line: &Line| line.setting.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(key));
+        let holds =
+            |line: &Line| line.setting.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(key));
         match self.lines.iter_mut().rev().find(|line| holds(line)) {
             Some(old) => *old = line,
             None => self.lines.push(line),

@@ -226,11 +226,7 @@ impl Default for Connections {
 impl Default for Product {
     fn default() -> Self {
         // The values captured from VMware Server 1.0.3.
-        Product {
-            title: "VMware Server".into(),
-            version: "1.0.3 build-44356".into(),
-            build: "44356".into(),
-        }
+        Product { title: "VMware Server".into(), version: "1.0.3 build-44356".into(), build: "44356".into() }
     }
 }
 

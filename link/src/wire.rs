@@ -235,6 +235,7 @@ macro_rules! messages {
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "messages live for one send or receive")]
         $vis enum $name {
             $( $(#[$vmeta])* $variant { $( $(#[$fmeta])* $field: $ty ),* } ),*
         }

@@ -83,7 +83,9 @@ fn tcp(address: &str, port: u16) -> io::Result<OwnedFd> {
     };
     let listener = bound.map_err(|error| {
         let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => ": another program listens there; stop it, or choose another authd.port",
+            io::ErrorKind::AddrInUse => {
+                ": another program listens there; stop it, or choose another authd.port"
+            }
             io::ErrorKind::PermissionDenied => ": ports below 1024 need root; choose another authd.port",
             io::ErrorKind::AddrNotAvailable => ": this machine has no such address; see authd.listen",
             _ => "",
@@ -161,7 +163,8 @@ mod tests {
         let path = directory.path().join("authd.sock");
         let first = open(vec![(Kind::Unix, Place::Unix(path.clone()))], Vec::new()).unwrap();
         let inode = rustix::fs::fstat(&first[0].socket).unwrap().st_ino;
-        let wanted = vec![(Kind::Plain, Place::Tcp("127.0.0.1".into(), 0)), (Kind::Unix, Place::Unix(path.clone()))];
+        let wanted =
+            vec![(Kind::Plain, Place::Tcp("127.0.0.1".into(), 0)), (Kind::Unix, Place::Unix(path.clone()))];
         let second = open(wanted, first).unwrap();
         assert_eq!(second.len(), 2);
         assert_eq!(rustix::fs::fstat(&second[1].socket).unwrap().st_ino, inode);

@@ -153,6 +153,8 @@ struct Monitor {
     helpers: Helpers,
     delays: Delays,
     connections: HashMap<u32, Connection>,
+    /// Which connection a reserved session belongs to.
+    sessions: HashMap<u64, u32>,
     accounts: HashMap<u32, (Account, Instant)>,
     net: Option<Net>,
     link: Option<Link>,
@@ -190,11 +192,8 @@ async fn serve(layout: Layout) -> io::Result<()> {
     let loaded = settings::load(&layout)?;
     let log = settings::open_log(&layout)?;
     let inherited = listeners::inherited(loaded.tls, loaded.settings.authd.plain_port);
-    let listeners = if inherited.is_empty() {
-        listeners::open(loaded.places.clone(), Vec::new())?
-    } else {
-        inherited
-    };
+    let listeners =
+        if inherited.is_empty() { listeners::open(loaded.places.clone(), Vec::new())? } else { inherited };
     let link_socket = listen_for_server(&loaded.link)?;
     let (events, mut incoming) = mpsc::channel(QUEUE);
     let (base, limit) = settings::delays(&loaded.settings);
@@ -207,6 +206,7 @@ async fn serve(layout: Layout) -> io::Result<()> {
         delays: Delays::new(base, limit),
         settings: loaded.settings,
         connections: HashMap::new(),
+        sessions: HashMap::new(),
         accounts: HashMap::new(),
         net: None,
         link: None,
@@ -391,8 +391,13 @@ impl Monitor {
     /// The network child is gone: so are the callers that were not handed over.
     fn net_gone(&mut self) {
         let died_young = self.net.take().is_some_and(|net| net.started.elapsed() < Duration::from_secs(1));
-        let sessions: Vec<u64> =
-            self.connections.drain().filter_map(|(_, connection)| connection.session).map(|r| r.session).collect();
+        let sessions: Vec<u64> = self
+            .connections
+            .drain()
+            .filter_map(|(_, connection)| connection.session)
+            .map(|r| r.session)
+            .collect();
+        self.sessions.clear();
         for session in sessions {
             self.tell_server(ToServerd::Cancel { session }, Vec::new());
         }
@@ -421,6 +426,7 @@ impl Monitor {
             ToMonitor::Forget { connection } => {
                 let session = self.connections.remove(&connection).and_then(|gone| gone.session);
                 if let Some(Reserved { session, .. }) = session {
+                    self.sessions.remove(&session);
                     self.tell_server(ToServerd::Cancel { session }, Vec::new());
                 }
             }
@@ -618,6 +624,7 @@ impl Monitor {
         });
         let asked = request.is_some_and(|request| self.tell_server(request, Vec::new()));
         if asked {
+            self.sessions.insert(serial, number);
             self.later(Instant::now() + RESERVE_PATIENCE, Event::ReserveOver(serial));
         } else {
             if let Some(connection) = self.connections.get_mut(&number) {
@@ -629,12 +636,15 @@ impl Monitor {
 
     /// The server has answered about a session, or has not (`outcome` 1).
     fn reserved(&mut self, session: u64, outcome: u8) {
-        let waiting = |connection: &Connection| {
-            connection.session.is_some_and(|reserved| reserved.session == session && !reserved.granted)
-        };
-        let Some((&number, connection)) = self.connections.iter_mut().find(|(_, c)| waiting(c)) else {
+        let Some(number) = self.sessions.remove(&session) else {
             return;
         };
+        let Some(connection) = self.connections.get_mut(&number) else {
+            return;
+        };
+        if connection.session.is_none_or(|reserved| reserved.session != session || reserved.granted) {
+            return;
+        }
         connection.session = (outcome == 0).then_some(Reserved { session, granted: true });
         self.tell_net(FromMonitor::Reserved { connection: number, outcome }, Vec::new());
     }
@@ -691,8 +701,7 @@ impl Monitor {
             return;
         };
         link.outbox.close();
-        let waiting: Vec<u64> =
-            self.connections.values().filter_map(|connection| connection.session).map(|r| r.session).collect();
+        let waiting: Vec<u64> = self.sessions.keys().copied().collect();
         for session in waiting {
             self.reserved(session, 1);
         }

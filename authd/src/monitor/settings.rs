@@ -73,7 +73,9 @@ pub fn load(layout: &Layout) -> io::Result<Loaded> {
 /// # Errors
 /// When the file cannot be opened.
 pub fn open_log(layout: &Layout) -> io::Result<Sink> {
-    if layout.installed() && let Ok(sink) = Sink::syslog() {
+    if layout.installed()
+        && let Ok(sink) = Sink::syslog()
+    {
         return Ok(sink);
     }
     Ok(Sink::File(link::logfile::open(&layout.log_directory().join("vmware-authd.log"))?))

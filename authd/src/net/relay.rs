@@ -37,10 +37,10 @@ struct Direction {
     closed: bool,
 }
 
-/// Relays until both directions have ended or one fails. Both streams are closed on return.
+/// Relays until the server has ended and the caller was told. Both streams are closed on return.
 ///
 /// # Errors
-/// The error of the stream that failed.
+/// When the caller is gone.
 pub async fn relay<C, S>(mut caller: C, mut server: S) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -48,10 +48,12 @@ where
 {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     std::future::poll_fn(|cx| {
-        let up_done = up.poll(cx, &mut caller, &mut server)?.is_ready();
-        let down_done = down.poll(cx, &mut server, &mut caller)?.is_ready();
-        // The server's end decides: when it has closed, the session is over.
-        if down_done || (up_done && down_done) { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+        // Whatever ends this direction, the server is told, and only its own end ends the session: one
+        // that takes no more may still have something to say.
+        while let Poll::Ready(Err(_)) = up.poll(cx, &mut caller, &mut server) {
+            up = Direction { ended: true, closed: up.ended, ..Direction::default() };
+        }
+        down.poll(cx, &mut server, &mut caller)
     })
     .await?;
     // Let the caller read the rest and close, but not for ever.
