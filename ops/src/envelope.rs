@@ -10,6 +10,7 @@
 //! of the original is known: `errors` and `warnings` are this project's choice.
 
 use crate::error::{Error, Fault};
+use crate::guard::Document;
 use crate::reader::{self, Input, Opened};
 use crate::table::{self, Access, OpId, Row};
 use crate::writer::Out;
@@ -27,7 +28,7 @@ pub struct Request<'a> {
 /// # Errors
 /// [`Fault::Malformed`] for a wrong root or stray text, [`Fault::Refused`] for an unknown operation
 /// (-17), a missing `op`, or `op` or `in` given twice (-3).
-pub fn parse(document: &str) -> Result<Request<'_>, Fault> {
+pub fn parse(document: Document<'_>) -> Result<Request<'_>, Fault> {
     match reader::open(document)? {
         Opened::Wrong(error) => Err(Fault::Refused(error)),
         Opened::Known(name, input) => match table::lookup(&name) {

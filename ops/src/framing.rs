@@ -6,7 +6,7 @@
 //!        ┌ taken ┬ document ┬ document ┬ part of one ┬ free ┐   one Vec, no copying between
 //!        └───────┴──────────┴──────────┴─────────────┴──────┘   arrival and parsing
 //!                    │
-//!                    └──▶ next() ──▶ &str
+//!                    └──▶ next() ──▶ Document, borrowed
 //! ```
 //!
 //! What is taken is not moved away document by document: the rest slides to the front only when new
@@ -16,7 +16,7 @@
 //! The buffer never grows beyond the size limit of a document plus 64 KiB, because [`Inbox::next`]
 //! refuses before more is needed.
 
-use crate::guard::{Guard, Limits, Progress, Reason};
+use crate::guard::{Document, Guard, Limits, Progress, Reason};
 
 /// Room for the first read after idling: a few ordinary requests.
 const SMALL: usize = 1024;
@@ -80,7 +80,7 @@ impl Inbox {
     /// # Errors
     /// The guard's [`Reason`], again on every later call.
     #[allow(clippy::should_implement_trait)] // a lending iterator cannot be an Iterator
-    pub fn next(&mut self) -> Result<Option<&str>, Reason> {
+    pub fn next(&mut self) -> Result<Option<Document<'_>>, Reason> {
         loop {
             let pending = self.buffer.get(self.taken..).unwrap_or_default();
             if pending.is_empty() {
@@ -96,9 +96,8 @@ impl Inbox {
                 Progress::Document(length) => {
                     let start = self.taken;
                     self.taken += length;
-                    let document = self.buffer.get(start..self.taken).unwrap_or_default();
-                    // The guard has looked at every byte beyond ASCII; this is one more fast pass.
-                    return std::str::from_utf8(document).map(Some).map_err(|_| Reason::Utf8);
+                    let bytes = self.buffer.get(start..).unwrap_or_default();
+                    return Document::passed(bytes, length).map(Some);
                 }
                 Progress::Refused(reason) => return Err(reason),
             }

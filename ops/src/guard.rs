@@ -113,6 +113,8 @@ pub enum Reason {
     StrayText,
     /// An end tag without its start tag.
     EndTag,
+    /// The document ends too early.
+    Incomplete,
     /// A character that cannot stand there; the word says where.
     Syntax(&'static str),
 }
@@ -142,6 +144,7 @@ impl fmt::Display for Reason {
             Reason::Outside => "text outside the root element",
             Reason::StrayText => "text where only elements are allowed",
             Reason::EndTag => "end tag does not match",
+            Reason::Incomplete => "incomplete document",
         })
     }
 }
@@ -158,6 +161,60 @@ pub enum Progress {
     More,
     /// The stream cannot be read on. Further calls say the same.
     Refused(Reason),
+}
+
+/// One whole document that the guard has accepted. There is no other way to make one, so whoever
+/// reads it may rely on it being well-formed and within the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Document<'a>(&'a str);
+
+impl<'a> Document<'a> {
+    /// Guards a text that is exactly one document, with padding around it at most.
+    ///
+    /// # Errors
+    /// The guard's reason; [`Reason::Incomplete`] for a text that ends too early, and
+    /// [`Reason::Outside`] for one that goes on.
+    pub fn check(text: &'a str) -> Result<Self, Reason> {
+        Self::check_with(text, &EXEC)
+    }
+
+    /// As [`Document::check`], with other limits.
+    ///
+    /// # Errors
+    /// As [`Document::check`].
+    pub fn check_with(text: &'a str, limits: &'static Limits) -> Result<Self, Reason> {
+        let mut guard = Guard::with_limits(limits);
+        let mut rest = text;
+        loop {
+            match guard.scan(rest.as_bytes()) {
+                Progress::Skip(padding) => rest = rest.get(padding..).unwrap_or_default(),
+                Progress::More => return Err(Reason::Incomplete),
+                Progress::Refused(reason) => return Err(reason),
+                Progress::Document(length) => {
+                    let after = rest.get(length..).unwrap_or_default();
+                    let is_padding = |c| matches!(c, ' ' | '\t' | '\r' | '\n' | '\0' | '\u{FEFF}');
+                    if !after.chars().all(is_padding) {
+                        return Err(Reason::Outside);
+                    }
+                    return rest.get(..length).map(Self).ok_or(Reason::Utf8);
+                }
+            }
+        }
+    }
+
+    /// The first `length` bytes of `bytes`, for which the guard has just said
+    /// [`Progress::Document`]. One more pass checks the UTF-8, because a promise alone does not
+    /// make a `str`.
+    pub(crate) fn passed(bytes: &'a [u8], length: usize) -> Result<Self, Reason> {
+        let document = bytes.get(..length).ok_or(Reason::Utf8)?;
+        std::str::from_utf8(document).map(Self).map_err(|_| Reason::Utf8)
+    }
+
+    /// The text, from the first `<` to the last `>`.
+    #[must_use]
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
 }
 
 /// Where the guard stopped.
@@ -224,25 +281,30 @@ enum State {
 }
 
 /// Byte classes: what may stand in character data, in values, in names.
-mod class {
+pub(crate) mod class {
     /// Needs a look in character data.
-    pub const TEXT: u8 = 1;
+    pub const TEXT: u16 = 1;
     /// Needs a look in an attribute's value.
-    pub const VALUE: u8 = 2;
+    pub const VALUE: u16 = 2;
     /// ASCII that may stand in a name.
-    pub const NAME: u8 = 4;
+    pub const NAME: u16 = 4;
     /// ASCII that may start a name.
-    pub const NAME_START: u8 = 8;
+    pub const NAME_START: u16 = 8;
     /// White space of XML.
-    pub const SPACE: u8 = 16;
+    pub const SPACE: u16 = 16;
     /// Needs a look in a comment.
-    pub const COMMENT: u8 = 32;
+    pub const COMMENT: u16 = 32;
     /// Needs a look in a CDATA section.
-    pub const CDATA: u8 = 64;
+    pub const CDATA: u16 = 64;
+    /// `<` and `&`: ends a piece of text.
+    pub const MARKUP: u16 = 128;
+    /// Ends a name in a start tag of a well-formed document.
+    pub const NAME_END: u16 = 256;
 
-    pub static OF: [u8; 256] = build();
+    pub static OF: [u16; 256] = build();
 
-    const fn build() -> [u8; 256] {
+    #[allow(clippy::indexing_slicing)] // evaluated at compile time: a bad index stops the build
+    const fn build() -> [u16; 256] {
         let mut table = [0; 256];
         let mut byte = 0;
         while byte < 256 {
@@ -273,6 +335,12 @@ mod class {
             if matches!(b, b' ' | b'\t' | b'\n' | b'\r') {
                 bits |= SPACE;
             }
+            if matches!(b, b'<' | b'&') {
+                bits |= MARKUP;
+            }
+            if matches!(b, b'>' | b'/') || bits & SPACE != 0 {
+                bits |= NAME_END;
+            }
             table[byte] = bits;
             byte += 1;
         }
@@ -282,7 +350,7 @@ mod class {
 
 /// Whether `byte` is in one of the classes `bits`.
 #[inline]
-fn is(byte: u8, bits: u8) -> bool {
+pub(crate) fn is(byte: u8, bits: u16) -> bool {
     class::OF.get(usize::from(byte)).is_some_and(|found| found & bits != 0)
 }
 
@@ -421,26 +489,30 @@ impl Guard {
             }
         }
         loop {
-            let step = match pending.get(..self.end) {
-                Some(allowed) if self.at >= self.end && pending.len() > self.end => {
-                    let _ = allowed;
-                    Err(self.too_large())
+            let end = self.end;
+            let bytes = pending.get(..end).unwrap_or(pending);
+            if self.state == State::Text {
+                match self.lane(bytes) {
+                    Ok(true) => return self.complete(),
+                    Ok(false) if self.end != end => continue,
+                    Ok(false) => {}
+                    Err(reason) => return self.refuse(reason),
                 }
-                Some(allowed) => self.step(allowed),
-                None => self.step(pending),
-            };
-            match step {
+            }
+            match self.step(bytes) {
                 Ok(Step::Next) => {}
-                Ok(Step::More) if self.at >= self.end && pending.len() > self.end => {}
+                Ok(Step::Complete) => return self.complete(),
+                Ok(Step::More) if pending.len() > self.end => return self.refuse(self.too_large()),
                 Ok(Step::More) => return Progress::More,
-                Ok(Step::Complete) => {
-                    let length = self.at;
-                    self.reset();
-                    return Progress::Document(length);
-                }
                 Err(reason) => return self.refuse(reason),
             }
         }
+    }
+
+    fn complete(&mut self) -> Progress {
+        let length = self.at;
+        self.reset();
+        Progress::Document(length)
     }
 
     fn reset(&mut self) {
@@ -470,8 +542,8 @@ impl Guard {
                 Some(0xEF) if rest.starts_with(b"\xEF\xBB\xBF") => padding += 3,
                 Some(0xEF) if b"\xEF\xBB\xBF".starts_with(rest) => return Ok(padding),
                 Some(b'<') if padding == 0 => {
-                    self.state = State::Open;
-                    self.at = 1;
+                    // The `<` is looked at again, as if text had come before it.
+                    self.state = State::Text;
                     return Ok(0);
                 }
                 None | Some(b'<') => return Ok(padding),
@@ -591,14 +663,7 @@ impl Guard {
                 if !self.name(rest)? {
                     return Ok(Step::More);
                 }
-                let name = bytes.get(self.mark..self.at).unwrap_or_default();
-                if self.depth == 0 && self.limits.root.is_some_and(|root| root.as_bytes() != name) {
-                    return Err(Reason::WrongRoot);
-                }
-                if let Some(open) = self.open.get_mut(self.depth) {
-                    *open = (self.mark as u32, name.len() as u16);
-                }
-                self.depth += 1;
+                self.enter(bytes.get(self.mark..self.at).unwrap_or_default())?;
                 self.tag = self.at;
                 self.attributes = 0;
                 self.names = 0;
@@ -714,7 +779,7 @@ impl Guard {
             },
             State::Reference => match byte {
                 b';' => {
-                    check_reference(bytes.get(self.mark..self.at).unwrap_or_default())?;
+                    reference(bytes.get(self.mark..self.at).unwrap_or_default())?;
                     self.go(if self.quote == 0 { State::Text } else { State::Value });
                 }
                 b'#' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' if self.at - self.mark < MAX_REFERENCE => {
@@ -738,7 +803,7 @@ impl Guard {
     fn plain(
         &mut self,
         rest: &[u8],
-        stop: u8,
+        stop: u16,
         special: impl FnOnce(&mut Self, u8) -> Result<(), Reason>,
     ) -> Result<Step, Reason> {
         let Some(plain) = rest.iter().position(|&b| is(b, stop)) else {
@@ -832,6 +897,68 @@ impl Guard {
                 return false;
             };
             rest = value.get(close + 1..).unwrap_or_default();
+        }
+    }
+
+    /// At the end of a start tag's name, which starts at `mark`.
+    fn enter(&mut self, name: &[u8]) -> Result<(), Reason> {
+        if self.depth == 0 && self.limits.root.is_some_and(|root| root.as_bytes() != name) {
+            return Err(Reason::WrongRoot);
+        }
+        if let Some(open) = self.open.get_mut(self.depth) {
+            *open = (self.mark as u32, name.len() as u16);
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// The fast lane: plain tags without attributes and plain text between them, as long as whole
+    /// tokens are there. Whatever else comes is left untouched for [`Guard::step`], which would
+    /// have gone the same way byte by byte. True when the document is complete.
+    fn lane(&mut self, bytes: &[u8]) -> Result<bool, Reason> {
+        let end = self.end;
+        loop {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some(plain) = rest.iter().position(|&b| is(b, class::TEXT)) else {
+                self.at = bytes.len();
+                return Ok(false);
+            };
+            self.at += plain;
+            let Some((b"<", tag)) = rest.get(plain..).and_then(|tag| tag.split_at_checked(1)) else {
+                return Ok(false);
+            };
+            if let Some(tag) = tag.strip_prefix(b"/")
+                && self.depth > 0
+            {
+                let name = self.open_name(bytes, self.depth - 1);
+                let Some(b">") = tag.strip_prefix(name).and_then(|rest| rest.get(..1)) else {
+                    return Ok(false);
+                };
+                self.mark = self.at + 2;
+                self.end_tag(bytes)?;
+                self.at += name.len() + 3;
+                if matches!(self.closed(), Step::Complete) {
+                    return Ok(true);
+                }
+            } else {
+                let length = tag.iter().position(|&b| !is(b, class::NAME)).unwrap_or(tag.len());
+                let starts_well = tag.first().is_some_and(|&b| is(b, class::NAME_START));
+                if tag.get(length) != Some(&b'>')
+                    || !starts_well
+                    || length > self.limits.name
+                    || self.depth >= self.limits.depth.min(MAX_DEPTH)
+                {
+                    return Ok(false);
+                }
+                self.mark = self.at + 1;
+                self.enter(tag.get(..length).unwrap_or_default())?;
+                self.at += length + 2;
+                self.opened(bytes);
+            }
+            // A large parameter moves the limit at which `bytes` was cut.
+            if self.end != end {
+                return Ok(false);
+            }
         }
     }
 
@@ -946,18 +1073,19 @@ fn pseudo_attribute<'t>(text: &'t str, name: &str) -> Result<Option<(&'t str, &'
     value.split_once(quote).map(Some).ok_or(Reason::Declaration)
 }
 
-/// Checks what stands between `&` and `;`.
-fn check_reference(name: &[u8]) -> Result<(), Reason> {
-    let digits = match name {
-        b"lt" | b"gt" | b"amp" | b"apos" | b"quot" => return Ok(()),
+/// The character behind what stands between `&` and `;`.
+pub(crate) fn reference(name: &[u8]) -> Result<char, Reason> {
+    let code = match name {
+        b"lt" => return Ok('<'),
+        b"gt" => return Ok('>'),
+        b"amp" => return Ok('&'),
+        b"apos" => return Ok('\''),
+        b"quot" => return Ok('"'),
         [b'#', b'x', hex @ ..] => u32_of(hex, 16),
         [b'#', decimal @ ..] => u32_of(decimal, 10),
         _ => return Err(Reason::Entity),
     };
-    match digits.and_then(char::from_u32) {
-        Some(c) if is_xml_char(c) => Ok(()),
-        _ => Err(Reason::Character),
-    }
+    code.and_then(char::from_u32).filter(|&c| is_xml_char(c)).ok_or(Reason::Character)
 }
 
 /// A number without sign; `None` when it is none or too large.

@@ -42,7 +42,7 @@ pub mod writer;
 pub use envelope::{Product, Request};
 pub use error::{Error, ErrorCode, Fault};
 pub use framing::Inbox;
-pub use guard::{Guard, Limits, Progress, Reason};
+pub use guard::{Document, Guard, Limits, Progress, Reason};
 pub use ops_derive::{Fragment, Op, Reply};
 pub use table::{Access, Field, HISTORICAL, OpId, Row, Runs, Shape, TABLE, lookup};
 pub use writer::Out;

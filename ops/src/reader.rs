@@ -1,5 +1,5 @@
-//! Reads a guarded document: a pull cursor over quick-xml events, and the typed input of one
-//! operation on top of it.
+//! Reads a guarded document: a pull cursor over its tokens, and the typed input of one operation on
+//! top of it.
 //!
 //! ```text
 //!   <exec> <op>inc</op> <in> <number>42</number> <other/> </in> ... </exec>
@@ -13,107 +13,154 @@
 //! end: what is malformed further down wins, since it decides over the connection. The first
 //! remembered error is what the client is told.
 //!
-//! The guard has proved the document well-formed, so quick-xml's own name checks are off.
+//! The cursor reads only [`Document`]s, which only the guard can make. It is therefore a splitter and
+//! no second validator; tests and fuzzing hold its tokens against those of quick-xml and roxmltree.
 
 use std::borrow::Cow;
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
-
 use crate::error::{Error, Fault};
-use crate::guard::{MAX_ITEMS, Reason};
+use crate::guard::{self, Document, MAX_ITEMS, Reason, class, is};
 use crate::value::{Invalid, Scalar};
 
-/// One step through a document. Comments and the declaration are left out; character references,
-/// entities and CDATA sections arrive as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One step through a document. Comments and the declaration are left out; CDATA sections arrive as
+/// text, references as characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
     /// A start tag.
     Open(&'a str),
     /// An end tag, also the one that `<a/>` implies.
     Close,
-    /// A piece of character data; adjacent pieces are possible.
-    Text(Cow<'a, str>),
+    /// A piece of character data as it stands in the document, line ends included. Adjacent pieces
+    /// are possible.
+    Text(&'a str),
+    /// A character that was written as a reference.
+    Char(char),
     /// The end of the document.
     End,
 }
 
 /// A position in a document.
-#[derive(Clone)]
+///
+/// The grammar it knows is small, because the guard has settled the rest: what starts with `<` is a
+/// tag, a comment, a CDATA section or the declaration, each with its end; attributes are ignored;
+/// every reference has a character behind it.
+#[derive(Clone, Debug)]
 pub struct Cursor<'a> {
+    /// All of the document.
     document: &'a str,
-    /// Where in `document` the reader started.
-    base: usize,
-    xml: Reader<&'a [u8]>,
+    /// Byte offset of the next token.
+    at: usize,
     /// `<a/>` was seen and its end is due.
     close: bool,
+    /// Whether there is a carriage return anywhere, so that line ends need a look.
+    returns: bool,
 }
 
+/// The answer to a document that cannot have passed the guard.
+const UNGUARDED: Reason = Reason::Syntax("while reading");
+
 impl<'a> Cursor<'a> {
-    /// At the start of a document that the guard has accepted.
+    /// At the start of the document.
     #[must_use]
-    pub fn new(document: &'a str) -> Self {
-        Self::at(document, 0)
+    pub fn new(document: Document<'a>) -> Self {
+        Self::at(document.as_str(), 0)
     }
 
-    /// At byte `base` of the document, which must not be inside a tag.
-    fn at(document: &'a str, base: usize) -> Self {
-        let mut xml = Reader::from_str(document.get(base..).unwrap_or_default());
-        let config = xml.config_mut();
-        config.check_end_names = false;
-        config.allow_unmatched_ends = true;
-        Self { document, base, xml, close: false }
-    }
-
-    /// The byte offset of the next token.
-    fn offset(&self) -> usize {
-        self.base + self.xml.buffer_position() as usize
+    /// At byte `at` of a guarded document, which must be between tokens.
+    fn at(document: &'a str, at: usize) -> Self {
+        Self { document, at, close: false, returns: document.contains('\r') }
     }
 
     /// The next token.
     ///
     /// # Errors
-    /// Only when the document did not pass the guard.
-    pub fn next(&mut self) -> Result<Token<'a>, Reason> {
+    /// None for a document from the guard; the type cannot say so.
+    #[inline]
+    pub fn token(&mut self) -> Result<Token<'a>, Reason> {
         if self.close {
             self.close = false;
             return Ok(Token::Close);
         }
         loop {
-            let start = self.offset();
-            let event = self.xml.read_event().map_err(|_| Reason::Syntax("while reading"))?;
-            return Ok(match event {
-                Event::Start(tag) => Token::Open(self.name(start, tag.name().as_ref().len())),
-                Event::Empty(tag) => {
-                    self.close = true;
-                    Token::Open(self.name(start, tag.name().as_ref().len()))
+            let start = self.at;
+            let rest = self.document.as_bytes().get(start..).unwrap_or_default();
+            match rest {
+                [] => return Ok(Token::End),
+                [b'<', b'/', tag @ ..] => {
+                    let name = tag.iter().position(|&b| b == b'>').ok_or(UNGUARDED)?;
+                    self.at = start + 3 + name;
+                    return Ok(Token::Close);
                 }
-                Event::End(_) => Token::Close,
-                Event::Text(text) => Token::Text(line_ends(text.into_inner())),
-                Event::CData(text) => Token::Text(line_ends(text.into_inner())),
-                Event::GeneralRef(name) => Token::Text(resolve(&name)?),
-                Event::Comment(_) | Event::Decl(_) => continue,
-                Event::PI(_) => return Err(Reason::Instruction),
-                Event::DocType(_) => return Err(Reason::DocumentType),
-                Event::Eof => Token::End,
-            });
+                [b'<', b'!', b'[', ..] => {
+                    self.seek("]]>")?;
+                    return self.cut(start + "<![CDATA[".len(), self.at - "]]>".len()).map(Token::Text);
+                }
+                [b'<', b'!', ..] => self.seek("-->")?,
+                [b'<', b'?', ..] => self.seek("?>")?,
+                [b'<', tag @ ..] => {
+                    let name = tag.iter().position(|&b| is(b, class::NAME_END)).ok_or(UNGUARDED)?;
+                    self.at = start + 2 + name;
+                    if tag.get(name) != Some(&b'>') {
+                        self.attributes(tag.get(name..).unwrap_or_default())?;
+                    }
+                    return self.cut(start + 1, start + 1 + name).map(Token::Open);
+                }
+                [b'&', name @ ..] => {
+                    let length = name.iter().position(|&b| b == b';').ok_or(UNGUARDED)?;
+                    self.at = start + 2 + length;
+                    return guard::reference(name.get(..length).unwrap_or_default()).map(Token::Char);
+                }
+                text => {
+                    let length = text.iter().position(|&b| is(b, class::MARKUP)).unwrap_or(text.len());
+                    self.at = start + length;
+                    return self.cut(start, self.at).map(Token::Text);
+                }
+            }
         }
     }
 
-    /// The element name behind the `<` at `start`.
-    fn name(&self, start: usize, length: usize) -> &'a str {
-        self.document.get(start + 1..start + 1 + length).unwrap_or_default()
+    /// Goes behind the next `end`.
+    #[cold]
+    fn seek(&mut self, end: &str) -> Result<(), Reason> {
+        let rest = self.document.get(self.at..).unwrap_or_default();
+        self.at += rest.find(end).ok_or(UNGUARDED)? + end.len();
+        Ok(())
+    }
+
+    /// Goes behind the `>` of a start tag. `rest` is what follows the name. Attributes are skipped; a
+    /// `>` may stand in their values.
+    #[cold]
+    fn attributes(&mut self, rest: &[u8]) -> Result<(), Reason> {
+        let mut quote = None;
+        for (offset, &byte) in rest.iter().enumerate() {
+            match (quote, byte) {
+                (None, b'"' | b'\'') => quote = Some(byte),
+                (Some(open), _) if open == byte => quote = None,
+                (None, b'/') => self.close = true,
+                (None, b'>') => {
+                    self.at += offset;
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        Err(UNGUARDED)
+    }
+
+    /// The bytes from `start` to `end` of the document.
+    fn cut(&self, start: usize, end: usize) -> Result<&'a str, Reason> {
+        self.document.get(start..end).ok_or(UNGUARDED)
     }
 
     /// Reads to the end of the element whose start tag was just read.
     fn skip(&mut self) -> Result<(), Reason> {
         let mut depth = 1;
         while depth > 0 {
-            match self.next()? {
+            match self.token()? {
                 Token::Open(_) => depth += 1,
                 Token::Close => depth -= 1,
-                Token::Text(_) => {}
-                Token::End => return Err(Reason::Syntax("end of document")),
+                Token::Text(_) | Token::Char(_) => {}
+                Token::End => return Err(UNGUARDED),
             }
         }
         Ok(())
@@ -125,38 +172,31 @@ impl<'a> Cursor<'a> {
         let mut text = Cow::Borrowed("");
         let mut elements = false;
         loop {
-            match self.next()? {
-                Token::Text(piece) if text.is_empty() => text = piece,
-                Token::Text(piece) => text.to_mut().push_str(&piece),
+            match self.token()? {
+                Token::Text(piece) => self.append(&mut text, piece),
+                Token::Char(c) => text.to_mut().push(c),
                 Token::Close => return Ok((text, elements)),
                 Token::Open(_) => {
                     elements = true;
                     self.skip()?;
                 }
-                Token::End => return Err(Reason::Syntax("end of document")),
+                Token::End => return Err(UNGUARDED),
             }
         }
     }
-}
 
-/// Folds CR LF and CR into LF, as every XML reader must.
-fn line_ends(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { text }
-}
-
-/// The character behind `&name;`.
-fn resolve(name: &quick_xml::events::BytesRef<'_>) -> Result<Cow<'static, str>, Reason> {
-    if let Some(c) = name.resolve_char_ref().map_err(|_| Reason::Character)? {
-        return Ok(Cow::Owned(c.to_string()));
+    /// Appends a piece of text, copying only when it is not the first. CR LF and CR become LF, as in
+    /// every XML reader. A piece ends only where something other than text follows, so the two bytes
+    /// of CR LF are never apart.
+    fn append(&self, text: &mut Cow<'a, str>, piece: &'a str) {
+        if self.returns && piece.contains('\r') {
+            text.to_mut().push_str(&piece.replace("\r\n", "\n").replace('\r', "\n"));
+        } else if text.is_empty() {
+            *text = Cow::Borrowed(piece);
+        } else {
+            text.to_mut().push_str(piece);
+        }
     }
-    Ok(Cow::Borrowed(match name.as_ref() {
-        "lt" => "<",
-        "gt" => ">",
-        "amp" => "&",
-        "apos" => "'",
-        "quot" => "\"",
-        _ => return Err(Reason::Entity),
-    }))
 }
 
 /// White space in the sense of XML.
@@ -228,15 +268,15 @@ impl<'a> Input<'a> {
             return Ok(None);
         }
         loop {
-            match self.cursor.next()? {
+            match self.cursor.token()? {
                 Token::Open(name) => return Ok(Some(name)),
-                Token::Text(text) if is_space(&text) => {}
-                Token::Text(_) => return Err(Reason::StrayText.into()),
+                Token::Text(text) if is_space(text) => {}
+                Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
                 Token::Close => {
                     self.place = if self.place == Place::In { Place::Exec } else { Place::End };
                     return Ok(None);
                 }
-                Token::End => return Err(Reason::Syntax("end of document").into()),
+                Token::End => return Err(UNGUARDED.into()),
             }
         }
     }
@@ -292,7 +332,7 @@ impl<'a> Input<'a> {
         let max = max.min(MAX_ITEMS);
         let mut seen = 0;
         loop {
-            match self.cursor.next()? {
+            match self.cursor.token()? {
                 Token::Open(found) if found == item => {
                     seen += 1;
                     if seen > max {
@@ -303,10 +343,12 @@ impl<'a> Input<'a> {
                     }
                 }
                 Token::Open(_) => self.cursor.skip()?,
-                Token::Text(text) if is_space(&text) => {}
-                Token::Text(_) => self.wrong(Error::invalid(name, format_args!("text outside {item}"))),
+                Token::Text(text) if is_space(text) => {}
+                Token::Text(_) | Token::Char(_) => {
+                    self.wrong(Error::invalid(name, format_args!("text outside {item}")));
+                }
                 Token::Close => return Ok(()),
-                Token::End => return Err(Reason::Syntax("end of document").into()),
+                Token::End => return Err(UNGUARDED.into()),
             }
         }
     }
@@ -342,15 +384,15 @@ impl<'a> Input<'a> {
             self.skip()?;
         }
         while self.place == Place::Exec {
-            match self.cursor.next()? {
+            match self.cursor.token()? {
                 Token::Open(name) => {
                     if name == "op" || name == "in" {
                         self.wrong(Error::invalid(name, "given twice"));
                     }
                     self.skip_exec_child(name)?;
                 }
-                Token::Text(text) if is_space(&text) => {}
-                Token::Text(_) => return Err(Reason::StrayText.into()),
+                Token::Text(text) if is_space(text) => {}
+                Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
                 Token::Close | Token::End => self.place = Place::End,
             }
         }
@@ -390,12 +432,12 @@ impl<'a> Input<'a> {
 /// Skips an `in`, which must not hold text of its own.
 fn skip_in(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
     loop {
-        match cursor.next()? {
+        match cursor.token()? {
             Token::Open(_) => cursor.skip()?,
-            Token::Text(text) if is_space(&text) => {}
-            Token::Text(_) => return Err(Reason::StrayText),
+            Token::Text(text) if is_space(text) => {}
+            Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText),
             Token::Close => return Ok(()),
-            Token::End => return Err(Reason::Syntax("end of document")),
+            Token::End => return Err(UNGUARDED),
         }
     }
 }
@@ -409,7 +451,7 @@ pub(crate) enum Opened<'a> {
 }
 
 /// Reads `exec` up to the point where name and input are known.
-pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
+pub(crate) fn open(document: Document<'_>) -> Result<Opened<'_>, Fault> {
     let mut cursor = Cursor::new(document);
     match skip_space(&mut cursor)? {
         Token::Open("exec") => {}
@@ -419,7 +461,7 @@ pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
     let mut input = None;
     let mut error: Option<Error> = None;
     loop {
-        match cursor.next()? {
+        match cursor.token()? {
             Token::Open("op") => {
                 let (text, elements) = cursor.text()?;
                 if elements {
@@ -441,13 +483,13 @@ pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
                     error.get_or_insert_with(|| Error::invalid("in", "given twice"));
                 }
                 // An `in` before its `op`: remember the place, read it again later.
-                let place = if cursor.close { None } else { Some(cursor.offset()) };
+                let place = if cursor.close { None } else { Some(cursor.at) };
                 skip_in(&mut cursor)?;
                 input.get_or_insert(place);
             }
             Token::Open(_) => cursor.skip()?,
-            Token::Text(text) if is_space(&text) => {}
-            Token::Text(_) => return Err(Reason::StrayText.into()),
+            Token::Text(text) if is_space(text) => {}
+            Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
             Token::Close | Token::End => break,
         }
     }
@@ -458,7 +500,7 @@ pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
         return Ok(Opened::Wrong(error));
     }
     let input = match input.flatten() {
-        Some(offset) => Input::again(document, offset),
+        Some(offset) => Input::again(document.as_str(), offset),
         None => Input::absent(cursor),
     };
     Ok(Opened::Known(name, input))
@@ -467,8 +509,8 @@ pub(crate) fn open(document: &str) -> Result<Opened<'_>, Fault> {
 /// The first token that is not white space.
 fn skip_space<'a>(cursor: &mut Cursor<'a>) -> Result<Token<'a>, Reason> {
     loop {
-        match cursor.next()? {
-            Token::Text(text) if is_space(&text) => {}
+        match cursor.token()? {
+            Token::Text(text) if is_space(text) => {}
             token => return Ok(token),
         }
     }

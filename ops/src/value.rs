@@ -178,10 +178,23 @@ const OUT_OF_RANGE: Invalid = Invalid::because("out of range");
 fn integer(text: &str) -> Result<i64, Invalid> {
     let text = text.trim_ascii();
     let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    if digits.is_empty() {
         return Err(NO_INTEGER);
     }
-    text.parse().map_err(|_| OUT_OF_RANGE)
+    let mut value: i64 = 0;
+    for byte in digits.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(NO_INTEGER);
+        }
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
+    }
+    match digits.len() {
+        // Eighteen digits always fit; more are left to the careful conversion.
+        0..=18 if digits.len() == text.len() => Ok(value),
+        0..=18 => Ok(-value),
+        _ => text.parse().map_err(|_| OUT_OF_RANGE),
+    }
 }
 
 impl Scalar for i64 {
@@ -428,12 +441,14 @@ impl Scalar for Number {
 
     fn parse(text: Cow<'_, str>) -> Result<Self, Invalid> {
         let text = text.trim_ascii();
-        let Some((whole, fraction)) = text.split_once('.') else {
+        let Some(point) = text.bytes().position(|b| b == b'.') else {
             return match integer(text) {
                 Err(error) if error == NO_INTEGER => Err(NO_NUMBER),
                 result => result.map(Number::Integer),
             };
         };
+        let (whole, fraction) = (text.get(..point), text.get(point + 1..));
+        let (whole, fraction) = (whole.unwrap_or_default(), fraction.unwrap_or_default());
         let digits = whole.strip_prefix('-').unwrap_or(whole);
         let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         if !all_digits(digits) || !all_digits(fraction) {

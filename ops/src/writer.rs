@@ -6,25 +6,18 @@
 
 use std::fmt::Write as _;
 
-/// What a byte of text needs on its way out.
-const PLAIN: u8 = 0;
-const SPECIAL: u8 = 1;
-
-/// Bytes that can be copied as they are. 0xEF is special because U+FFFE and U+FFFF start with it.
-static TEXT: [u8; 256] = {
-    let mut table = [PLAIN; 256];
+/// Whether a byte of text can be copied as it is. Not so for markup, control bytes, and 0xEF, with
+/// which U+FFFE and U+FFFF begin.
+#[allow(clippy::indexing_slicing)] // evaluated at compile time: a bad index stops the build
+static PLAIN: [bool; 256] = {
+    let mut table = [true; 256];
     let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = SPECIAL;
+    while byte < 256 {
+        let b = byte as u8;
+        let control = b < 0x20 && b != b'\t' && b != b'\n';
+        table[byte] = !control && !matches!(b, b'&' | b'<' | b'>' | b'"' | 0xEF);
         byte += 1;
     }
-    table[b'\t' as usize] = PLAIN;
-    table[b'\n' as usize] = PLAIN;
-    table[b'&' as usize] = SPECIAL;
-    table[b'<' as usize] = SPECIAL;
-    table[b'>' as usize] = SPECIAL;
-    table[b'"' as usize] = SPECIAL;
-    table[0xEF] = SPECIAL;
     table
 };
 
@@ -96,7 +89,7 @@ impl<'a> Out<'a> {
     /// Writes `text` so that it is safe both as content and inside a quoted attribute.
     pub fn text(&mut self, text: &str) {
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|b| TEXT.get(usize::from(b)) != Some(&PLAIN)) {
+        while let Some(at) = rest.bytes().position(|b| PLAIN.get(usize::from(b)) != Some(&true)) {
             let (plain, special) = rest.split_at(at);
             self.bytes.extend_from_slice(plain.as_bytes());
             let mut chars = special.chars();

@@ -4,7 +4,7 @@ use ops::envelope::{self, Product};
 use ops::file_manager::MakeDir;
 use ops::main_ops::{Inc, IncReply};
 use ops::value::Number;
-use ops::{Fault, Inbox};
+use ops::{Document, Fault, Inbox};
 
 /// The reply captured from VMware Server 1.0.3, with the line feed that ends every reply here.
 const INC_REPLY: &str = concat!(
@@ -25,13 +25,13 @@ fn the_first_exec_of_the_api_page() {
     let mut bytes = Vec::new();
     envelope::write_ok(&mut bytes, &Product::default(), &reply);
     assert_eq!(String::from_utf8(bytes).unwrap(), INC_REPLY);
-    assert_eq!(inbox.next().unwrap(), None);
+    assert!(inbox.next().unwrap().is_none());
     assert_eq!(inbox.capacity(), 0, "an idle inbox holds no memory");
 }
 
 /// Reads one document as the operation `O`.
 fn read<O: ops::Operation>(document: &str) -> Result<O, Fault> {
-    envelope::parse(document)?.read()
+    envelope::parse(Document::check(document)?)?.read()
 }
 
 #[test]
