@@ -96,27 +96,31 @@ impl Pool {
     async fn ask(&self, question: ToHelper) -> Outcome {
         let _slot = self.slots.acquire().await;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let helper = match idle {
-            Some(helper) => Ok(helper),
-            None => Helper::start(),
-        };
-        let mut helper = match helper {
-            Ok(helper) => helper,
+        if let Some(helper) = idle
+            && let Ok(outcome) = self.ask_helper(helper, &question).await
+        {
+            return outcome;
+        }
+        // No idle helper, or one that died while it was idle: a login must not fail for that.
+        let outcome = match Helper::start() {
+            Ok(helper) => self.ask_helper(helper, &question).await,
             Err(error) => return (None, format!("no helper process can be started: {error}")),
         };
-        match tokio::time::timeout(self.patience, helper.ask(&question)).await {
-            Ok(Ok(outcome)) => {
-                helper.jobs += 1;
-                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                if helper.jobs < JOBS_PER_HELPER && idle.len() < IDLE {
-                    idle.push_front(helper);
-                }
-                outcome
-            }
-            // Dropping the helper kills it; the next job gets a fresh one.
-            Ok(Err(error)) => (None, format!("the helper process ended: {error}")),
-            Err(_) => (None, format!("no answer from PAM within {} s", self.patience.as_secs())),
+        outcome.unwrap_or_else(|error| (None, format!("the helper process ended: {error}")))
+    }
+
+    /// One job. The helper is kept for the next one if it answered; dropping it kills it.
+    async fn ask_helper(&self, mut helper: Helper, question: &ToHelper) -> io::Result<Outcome> {
+        let Ok(answer) = tokio::time::timeout(self.patience, helper.ask(question)).await else {
+            return Ok((None, format!("no answer from PAM within {} s", self.patience.as_secs())));
+        };
+        let outcome = answer?;
+        helper.jobs += 1;
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if helper.jobs < JOBS_PER_HELPER && idle.len() < IDLE {
+            idle.push_front(helper);
         }
+        Ok(outcome)
     }
 }
 

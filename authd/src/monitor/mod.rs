@@ -21,7 +21,7 @@ pub mod listeners;
 pub mod local;
 pub mod settings;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -155,6 +155,8 @@ struct Monitor {
     connections: HashMap<u32, Connection>,
     /// Which connection a reserved session belongs to.
     sessions: HashMap<u64, u32>,
+    /// When a reserved session is given up. All wait equally long, so the queue is in order.
+    overdue: VecDeque<(Instant, u64)>,
     accounts: HashMap<u32, (Account, Instant)>,
     net: Option<Net>,
     link: Option<Link>,
@@ -207,6 +209,7 @@ async fn serve(layout: Layout) -> io::Result<()> {
         settings: loaded.settings,
         connections: HashMap::new(),
         sessions: HashMap::new(),
+        overdue: VecDeque::new(),
         accounts: HashMap::new(),
         net: None,
         link: None,
@@ -218,11 +221,15 @@ async fn serve(layout: Layout) -> io::Result<()> {
     tokio::spawn(accept_links(link_socket, loaded.link.clone(), events.clone()));
     tokio::spawn(watch_signals(events));
     monitor.start_net()?;
-    while let Some(event) = incoming.recv().await {
-        if matches!(event, Event::Stop) {
-            break;
+    loop {
+        let event = tokio::select! {
+            event = incoming.recv() => event,
+            session = monitor.next_overdue() => Some(Event::ReserveOver(session)),
+        };
+        match event {
+            None | Some(Event::Stop) => break,
+            Some(event) => monitor.take(event),
         }
-        monitor.take(event);
     }
     monitor.stop(&loaded.link).await;
     Ok(())
@@ -625,12 +632,26 @@ impl Monitor {
         let asked = request.is_some_and(|request| self.tell_server(request, Vec::new()));
         if asked {
             self.sessions.insert(serial, number);
-            self.later(Instant::now() + RESERVE_PATIENCE, Event::ReserveOver(serial));
+            self.overdue.push_back((Instant::now() + RESERVE_PATIENCE, serial));
         } else {
             if let Some(connection) = self.connections.get_mut(&number) {
                 connection.session = None;
             }
             self.tell_net(FromMonitor::Reserved { connection: number, outcome: 1 }, Vec::new());
+        }
+    }
+
+    /// Waits for the first reservation that the server has not answered in time. Cancel safe.
+    async fn next_overdue(&mut self) -> u64 {
+        while self.overdue.front().is_some_and(|(_, session)| !self.sessions.contains_key(session)) {
+            self.overdue.pop_front();
+        }
+        match self.overdue.front() {
+            Some(&(at, session)) => {
+                tokio::time::sleep_until(at.into()).await;
+                session
+            }
+            None => std::future::pending().await,
         }
     }
 
