@@ -201,6 +201,17 @@ impl Client {
         self.tap.write(bytes.as_ref())
     }
 
+    /// A second handle that writes to the same connection, for a thread that sends while this one
+    /// reads. Plain connections only.
+    #[must_use]
+    pub fn writer(&self) -> Box<dyn Write + Send> {
+        match &self.tap {
+            Tap::Tcp(stream) => Box::new(stream.try_clone().expect("a descriptor")),
+            Tap::Unix(stream) => Box::new(stream.try_clone().expect("a descriptor")),
+            other => panic!("two threads cannot share {other:?}"),
+        }
+    }
+
     /// Ends the sending side and keeps the receiving side.
     pub fn end_sending(&mut self) {
         self.tap.end_sending();

@@ -140,3 +140,14 @@ pub fn resident(process: u32) -> u64 {
     let text = status(process, "VmRSS").unwrap_or_default();
     text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
+
+/// Time a process has spent on processors so far, all its threads.
+#[must_use]
+pub fn processor_time(process: u32) -> Duration {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Duration::from_nanos(nanoseconds)
+}

@@ -1,7 +1,8 @@
 //! `xtask check`: what can be said about the sources without running them.
 
+use crate::skip::skipped;
 use crate::workspace::{cargo, installed, run};
-use crate::{Result, skip::skipped};
+use crate::{Result, r#gen};
 
 /// Runs every check, and fails after the last one if any failed.
 pub fn main() -> Result<()> {
@@ -21,5 +22,7 @@ pub fn main() -> Result<()> {
     } else {
         skipped("cargo deny", "cargo-deny is not installed (cargo install cargo-deny)");
     }
+    eprintln!("xtask: generated files");
+    failed.extend(r#gen::check().err());
     if failed.is_empty() { Ok(()) } else { Err(failed.join("\n       ")) }
 }

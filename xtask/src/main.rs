@@ -15,6 +15,7 @@
 
 mod check;
 mod fuzz;
+mod r#gen;
 mod instance;
 mod run;
 mod skip;
@@ -48,7 +49,9 @@ enum Command {
     Test(test::Arguments),
     /// Run fuzz targets for a bounded time
     Fuzz(fuzz::Arguments),
-    /// Format, lints, licences
+    /// Write docs/operations and the fuzz dictionary from the operation table
+    Gen(r#gen::Arguments),
+    /// Format, lints, licences, generated files
     Check,
 }
 
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
+        Command::Gen(arguments) => r#gen::main(&arguments),
         Command::Check => check::main(),
     };
     match result {

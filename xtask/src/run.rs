@@ -92,14 +92,14 @@ fn how_to_talk(instance: &Instance) -> String {
     let Ports { tls, plain } = instance.ports;
     let mut text = String::from("\nTalk to it yourself. Open a connection with one of\n\n");
     if plain != 0 {
-        text += &format!("    nc -C 127.0.0.1 {plain:<29} # plain TCP\n");
+        text += &format!("    nc 127.0.0.1 {plain}   # plain TCP\n");
     }
     if tls != 0 {
         text += &format!(
             "    tail -f /dev/stdin | nc 127.0.0.1 {tls}        # shows the banner of the TLS port\n"
         );
     }
-    text += &format!("    nc -C -U {:<31} # local socket\n", socket.display());
+    text += &format!("    nc -U {}   # local socket\n", socket.display());
     text += "\nthen type LOCAL (no password: the kernel says who you are), or";
     text += if instance.layout.privileged { " USER and PASS of an account:\n\n" } else { ":\n\n" };
     text += "    LOCAL\n    GLOBAL server\n";
