@@ -1,0 +1,168 @@
+//! The peer: libvirtd with its test driver, driven through the daemon by a C program of ours.
+//!
+//! Everything lives in the scratch directory: configuration, sockets, certificates, and the program,
+//! which is compiled from `libvirt_load.c` for each run of the bench. The test driver does less for a
+//! request than a real one, so libvirt is flattered.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::Result;
+use crate::bench::child::Child;
+use crate::bench::load::Sample;
+use crate::bench::ours::free_port;
+use crate::workspace::{installed, root};
+
+/// A running libvirtd.
+#[derive(Debug)]
+pub struct Libvirt {
+    daemon: Child,
+    client: PathBuf,
+    scratch: PathBuf,
+    /// URI of the test driver over the unix socket.
+    pub unix: String,
+    /// URI of the test driver over mutual TLS.
+    pub tls: String,
+}
+
+/// Why this machine cannot run the peer, or `None`.
+pub fn missing() -> Option<String> {
+    let daemon = ["/usr/sbin/libvirtd", "/usr/bin/libvirtd"].iter().any(|path| Path::new(path).exists());
+    if !rustix::process::geteuid().is_root() {
+        Some("libvirtd needs root".to_owned())
+    } else if !daemon {
+        Some("libvirtd is not installed (apt-get install libvirt-daemon-system libvirt-clients libvirt-dev)".to_owned())
+    } else if !Path::new("/usr/include/libvirt/libvirt.h").exists() {
+        Some("libvirt's header is not installed (apt-get install libvirt-dev)".to_owned())
+    } else {
+        let programs = ["gcc", "openssl"];
+        programs.iter().find(|name| !installed(name)).map(|name| format!("{name} is not installed"))
+    }
+}
+
+impl Libvirt {
+    /// Compiles the client, makes certificates and starts the daemon in `scratch`/`name`.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn start(scratch: &Path, name: &str) -> Result<Self> {
+        let scratch = scratch.join(name);
+        let pki = scratch.join("pki");
+        std::fs::create_dir_all(&pki).map_err(|error| format!("cannot make {}: {error}", pki.display()))?;
+        let client = scratch.join("libvirt_load");
+        let source = root().join("xtask/src/bench/libvirt_load.c");
+        let flags = ["-O2", "-Wall", "-Wextra", "-o"];
+        quietly(Command::new("gcc").args(flags).arg(&client).arg(source).args(["-lvirt", "-lpthread"]))?;
+        certificates(&pki)?;
+        let port = free_port()?;
+        let configuration = scratch.join("libvirtd.conf");
+        std::fs::write(&configuration, settings(&scratch, &pki, port))
+            .map_err(|error| format!("cannot write {}: {error}", configuration.display()))?;
+        let text = |path: PathBuf| path.display().to_string();
+        let arguments = ["--listen", "--config", &text(configuration), "--pid-file", &text(scratch.join("pid"))];
+        let mut daemon = Child::start(Path::new("libvirtd"), Stdio::null(), &arguments, &scratch)?;
+        let socket = scratch.join("libvirt-sock");
+        daemon.until(|| UnixStream::connect(&socket))?;
+        daemon.until(|| std::net::TcpStream::connect(("127.0.0.1", port)))?;
+        let unix = format!("test+unix:///default?socket={}", socket.display());
+        let tls = format!("test+tls://localhost:{port}/default?pkipath={}", pki.display());
+        Ok(Libvirt { daemon, client, scratch, unix, tls })
+    }
+
+    /// Process id of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// `virDomainGetInfo` on so many connections for so long.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn calls(&self, uri: &str, connections: usize, length: Duration) -> Result<Sample> {
+        self.load("calls", uri, connections, length)
+    }
+
+    /// `virConnectOpen` and close, one after another, for so long.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn opens(&self, length: Duration) -> Result<Sample> {
+        self.load("opens", &self.unix, 1, length)
+    }
+
+    /// Opens connections and keeps them until the child's standard input is closed.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn hold(&self, uri: &str, connections: usize) -> Result<Child> {
+        let arguments = ["holds", uri, &connections.to_string()];
+        let mut child = Child::start(&self.client, Stdio::piped(), &arguments, &self.scratch)?;
+        child.line()?;
+        Ok(child)
+    }
+
+    fn load(&self, mode: &str, uri: &str, connections: usize, length: Duration) -> Result<Sample> {
+        let arguments = [mode, uri, &connections.to_string(), &length.as_secs_f64().to_string()];
+        let output = Child::start(&self.client, Stdio::null(), &arguments, &self.scratch)?.all()?;
+        let (elapsed, took) = output.split_first_chunk::<8>().ok_or("the client wrote too little")?;
+        let took = took.chunks_exact(4).filter_map(|four| Some(u32::from_ne_bytes(four.try_into().ok()?)));
+        Sample::of(took.collect(), Duration::from_nanos(u64::from_ne_bytes(*elapsed)))
+    }
+}
+
+/// The settings that keep every limit of libvirtd out of the way.
+fn settings(scratch: &Path, pki: &Path, port: u16) -> String {
+    let (scratch, pki) = (scratch.display(), pki.display());
+    format!(
+        r#"unix_sock_dir = "{scratch}"
+auth_unix_rw = "none"
+max_clients = 20000
+max_workers = 20
+max_client_requests = 100
+keepalive_interval = -1
+listen_tls = 1
+listen_tcp = 0
+tls_port = "{port}"
+listen_addr = "127.0.0.1"
+auth_tls = "none"
+ca_file = "{pki}/cacert.pem"
+cert_file = "{pki}/servercert.pem"
+key_file = "{pki}/serverkey.pem"
+"#
+    )
+}
+
+/// An authority, a server and a client: RSA, because libvirtd refuses elliptic curves.
+fn certificates(pki: &Path) -> Result<()> {
+    let usage = "keyUsage = digitalSignature, keyEncipherment\nextendedKeyUsage = serverAuth, clientAuth\n";
+    let files = [
+        ("ca.ext", "basicConstraints = critical, CA:TRUE\nkeyUsage = keyCertSign\n".to_owned()),
+        ("leaf.ext", format!("{usage}subjectAltName = DNS:localhost\n")),
+    ];
+    for (name, text) in files {
+        std::fs::write(pki.join(name), text).map_err(|error| format!("cannot write {name}: {error}"))?;
+    }
+    let openssl = |line: &str| quietly(Command::new("openssl").current_dir(pki).args(line.split_whitespace()));
+    for (name, signer) in [
+        ("ca", "-signkey cakey.pem -extfile ca.ext"),
+        ("server", "-CA cacert.pem -CAkey cakey.pem -CAcreateserial -extfile leaf.ext"),
+        ("client", "-CA cacert.pem -CAkey cakey.pem -CAcreateserial -extfile leaf.ext"),
+    ] {
+        openssl(&format!("req -new -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}key.pem -out {name}.csr"))?;
+        openssl(&format!("x509 -req -in {name}.csr -days 2 {signer} -out {name}cert.pem"))?;
+    }
+    Ok(())
+}
+
+/// Runs a program that is heard only when it fails.
+fn quietly(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run {name}: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
