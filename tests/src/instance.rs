@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ impl Setup {
             let status = child.wait().expect("a child");
             return Err(Failed { status, said: base.said() });
         }
-        Ok(Instance { base: base.clone(), layout, tls, plain, ready, child, output: Some(Box::new(output)) })
+        Ok(Instance { base: base.clone(), layout, tls, plain, ready, child, output: Some(output) })
     }
 }
 
@@ -210,7 +210,7 @@ pub struct Instance {
     /// The line that said it was ready.
     pub ready: String,
     child: Child,
-    output: Option<Box<dyn Read + Send>>,
+    output: Option<BufReader<ChildStdout>>,
 }
 
 impl Instance {

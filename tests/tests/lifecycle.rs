@@ -8,7 +8,7 @@ use link::product_config::ProductConfig;
 use rustix::process::Signal;
 use tests::exec::{make_dir, request};
 use tests::instance::{Base, free_port};
-use tests::{Account, Caller, Client, Exec, Setup, eventually, need_root, process, programs};
+use tests::{Account, Caller, Client, Exec, Instance, Setup, eventually, need_root, process, programs};
 
 const CALLER: &str = env!("CARGO_BIN_EXE_caller");
 
@@ -141,17 +141,11 @@ fn the_server_finds_a_gateway_that_was_started_again() {
 
 #[test]
 fn a_stop_finishes_what_was_begun_and_tears_nothing() {
-    let mut instance = Setup::new().tls().plain().start();
-    for (round, client) in [instance.unix(), instance.tcp(), instance.secure()].into_iter().enumerate() {
-        if round > 0 {
-            let base = instance.base.clone();
-            drop(instance);
-            instance = Setup::new().tls().plain().try_start(&base).unwrap();
-        }
-        drop(client);
-        let client = [|i: &tests::Instance| i.unix(), |i| i.tcp(), |i| i.secure()][round](&instance);
-        let place = instance.public_directory(&format!("stop-{round}"));
-        let mut exec = client.local().server();
+    let ways: [fn(&Instance) -> Client; 3] = [Instance::unix, Instance::tcp, Instance::secure];
+    for connect in ways {
+        let mut instance = Setup::new().tls().plain().start();
+        let place = instance.public_directory("made");
+        let mut exec = connect(&instance).local().server();
         // Fewer than would fill the buffers on the way, so that one thread can do both.
         let count = 300;
         let all: String = (0..count)
