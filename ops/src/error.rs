@@ -324,3 +324,141 @@ impl From<Reason> for Fault {
         Fault::Malformed(reason)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_manager::MakeDirReply;
+
+    /// The table of the specification: number, name, base text.
+    const CODES: [(i32, &str, &str); 24] = [
+        (-1, "NOMEM", "Out of memory"),
+        (-2, "NETFAIL", "Network failure"),
+        (-3, "INVALIDARGS", "Invalid argument"),
+        (-4, "NOACCESS", "Permission denied"),
+        (-5, "NOTCONNECTED", "Not connected"),
+        (-6, "BADVERSION", "Incompatible version"),
+        (-7, "TIMEOUT", "Operation timed out"),
+        (-8, "BADSTATE", "Invalid operation for virtual machine's current state"),
+        (-9, "NOEXECVMAUTHD", "Cannot run vmware-authd"),
+        (-10, "NOPROPERTY", "No such property"),
+        (-11, "NOSUCHVM", "No such virtual machine"),
+        (-12, "ALREADYCONNECTED", "Already connected"),
+        (-13, "DISCONNECT", "Connection lost"),
+        (-14, "BADRESPONSE", "Unexpected response from vmware-authd"),
+        (-15, "GARBAGE", "Reply not understood"),
+        (-16, "NEEDINPUT", "Virtual machine requires user input to continue"),
+        (-17, "NOTSUPPORTED", "Not supported"),
+        (-18, "INVALIDVM", "Invalid virtual machine configuration"),
+        (-19, "VMINITFAILED", "Virtual machine could not be started"),
+        (-20, "VMEXISTS", "Virtual machine already exists"),
+        (-21, "VMBUSY", "Virtual machine is busy"),
+        (-22, "INSUFFICIENT_RESOURCES", "Insufficient resources"),
+        (-23, "PROXYFAIL", "Proxy failure"),
+        (-999, "UNSPECIFIED", "Unknown error"),
+    ];
+
+    #[test]
+    fn codes_names_and_texts_are_those_of_the_library() {
+        let ours: Vec<_> = ErrorCode::ALL.iter().map(|c| (c.number(), c.name(), c.base_text())).collect();
+        assert_eq!(ours, CODES);
+    }
+
+    #[test]
+    fn each_situation_has_its_code_and_text() {
+        use ErrorCode::*;
+        let io = std::io::Error::from_raw_os_error;
+        let cases = [
+            (
+                Error::malformed(Reason::TooDeep(16)),
+                InvalidArgs,
+                "Invalid argument: malformed request: nested deeper than 16",
+            ),
+            (Error::unknown_operation("X"), NotSupported, "Not supported: unknown operation X"),
+            (
+                Error::admin_required("Security_GetConfig"),
+                NoAccess,
+                "Permission denied: operation Security_GetConfig requires administrator privileges",
+            ),
+            (Error::missing("number"), InvalidArgs, "Invalid argument: missing parameter number"),
+            (Error::invalid("n", "given twice"), InvalidArgs, "Invalid argument: n: given twice"),
+            (
+                Error::not_registered("/vm/a.vmx"),
+                NoSuchVm,
+                "No such virtual machine: The config file /vm/a.vmx is not registered.\n\
+                 Please register the config file on the server.  For example:\n\
+                 vmware-cmd -s register \"/vm/a.vmx\"",
+            ),
+            (Error::no_such_vm(), NoSuchVm, "No such virtual machine"),
+            (Error::no_access("/vm/a.vmx"), NoAccess, "Permission denied: /vm/a.vmx"),
+            (Error::file("/a/b", &io(13)), NoAccess, "Permission denied: /a/b"),
+            (Error::file("/a/b", &io(1)), NoAccess, "Permission denied: /a/b"),
+            (Error::file("/a/b", &io(30)), NoAccess, "Permission denied: /a/b"),
+            (
+                Error::file("/a/b", &io(28)),
+                InsufficientResources,
+                "Insufficient resources: /a/b: No space left on device",
+            ),
+            (
+                Error::file("/a/b", &io(122)),
+                InsufficientResources,
+                "Insufficient resources: /a/b: Disk quota exceeded",
+            ),
+            (
+                Error::file("/a/b", &io(24)),
+                InsufficientResources,
+                "Insufficient resources: /a/b: Too many open files",
+            ),
+            (
+                Error::file("/a/b", &io(23)),
+                InsufficientResources,
+                "Insufficient resources: /a/b: Too many open files in system",
+            ),
+            (Error::file("/a/b", &io(2)), Unspecified, "/a/b: No such file or directory"),
+            (Error::file("/a/b", &io(36)), Unspecified, "/a/b: File name too long"),
+            (Error::division_by_zero(), Unspecified, "Illegal division by zero"),
+            (Error::no_such_task(7), Unspecified, "No such task: 7"),
+            (Error::internal(12), Unspecified, "Internal error (request 12)"),
+            (
+                Error::state_conflict("start", "on"),
+                BadState,
+                "Invalid operation for virtual machine's current state: The requested operation (\"start\") could \
+                 not be completed because it conflicted with the state of the virtual machine (\"on\") at the \
+                 time the request was received.  This error often occurs because the state of the virtual \
+                 machine changed before it received the request.",
+            ),
+            (
+                Error::tools_not_running(),
+                BadState,
+                "Invalid operation for virtual machine's current state: Make sure the VMware Server Tools are running",
+            ),
+        ];
+        for (error, code, text) in cases {
+            assert_eq!((error.code, error.text.as_str()), (code, text));
+        }
+    }
+
+    #[test]
+    fn a_long_operation_name_is_cut_between_characters() {
+        let error = Error::unknown_operation(&"ä".repeat(100));
+        assert_eq!(error.text, format!("Not supported: unknown operation {}...", "ä".repeat(64)));
+        let error = Error::unknown_operation(&format!("x{}", "ä".repeat(100)));
+        assert_eq!(error.text, format!("Not supported: unknown operation x{}...", "ä".repeat(63)));
+    }
+
+    #[test]
+    fn finished_items_are_rendered() {
+        let directories = vec!["/a".to_owned().try_into().unwrap()];
+        let error = Error::no_access("/b").finished(&MakeDirReply { directories });
+        assert_eq!(
+            error.partial.as_deref(),
+            Some(&b"<directories><directory>/a</directory></directories>"[..])
+        );
+    }
+
+    #[test]
+    fn only_malformed_requests_close_the_connection() {
+        assert!(Fault::from(Reason::Utf8).closes());
+        assert!(!Fault::from(Error::missing("op")).closes());
+    }
+}

@@ -976,7 +976,7 @@ impl Guard {
                     if name == large.field.as_bytes() || large.aliases.iter().any(|a| a.as_bytes() == name) {
                         // The end tag may follow the last allowed byte of text.
                         self.large_start = Some(self.at);
-                        self.end = self.at + large.max + 2 + name.len();
+                        self.end = self.at + large.max + "</>".len() + name.len();
                     }
                 }
             }
@@ -1095,3 +1095,6 @@ fn u32_of(digits: &[u8], radix: u32) -> Option<u32> {
     }
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
 }
+
+#[cfg(test)]
+mod tests;

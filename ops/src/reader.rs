@@ -92,11 +92,11 @@ impl<'a> Cursor<'a> {
                     return Ok(Token::Close);
                 }
                 [b'<', b'!', b'[', ..] => {
-                    self.seek("]]>")?;
+                    self.seek("<![CDATA[", "]]>")?;
                     return self.cut(start + "<![CDATA[".len(), self.at - "]]>".len()).map(Token::Text);
                 }
-                [b'<', b'!', ..] => self.seek("-->")?,
-                [b'<', b'?', ..] => self.seek("?>")?,
+                [b'<', b'!', ..] => self.seek("<!--", "-->")?,
+                [b'<', b'?', ..] => self.seek("<?", "?>")?,
                 [b'<', tag @ ..] => {
                     let name = tag.iter().position(|&b| is(b, class::NAME_END)).ok_or(UNGUARDED)?;
                     self.at = start + 2 + name;
@@ -119,11 +119,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Goes behind the next `end`.
+    /// Goes behind the next `end` that follows `begin`, which stands here. The two may share bytes
+    /// in what looks like a comment but is not closed, `<!-->`.
     #[cold]
-    fn seek(&mut self, end: &str) -> Result<(), Reason> {
-        let rest = self.document.get(self.at..).unwrap_or_default();
-        self.at += rest.find(end).ok_or(UNGUARDED)? + end.len();
+    fn seek(&mut self, begin: &str, end: &str) -> Result<(), Reason> {
+        let inside = self.at + begin.len();
+        let rest = self.document.get(inside..).ok_or(UNGUARDED)?;
+        self.at = inside + rest.find(end).ok_or(UNGUARDED)? + end.len();
         Ok(())
     }
 
@@ -315,7 +317,8 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    /// Reads a wrapper element and the items in it; other elements in it are ignored.
+    /// Reads a wrapper element and the items in it; other elements in it are ignored. More than `max`
+    /// items are wrong, more than the limit of the protocol are malformed.
     ///
     /// # Errors
     /// [`Fault::Malformed`], also for more items than a list may have.
@@ -329,14 +332,16 @@ impl<'a> Input<'a> {
         if std::mem::replace(&mut slot.given, true) {
             self.wrong(Error::invalid(name, "given twice"));
         }
-        let max = max.min(MAX_ITEMS);
         let mut seen = 0;
         loop {
             match self.cursor.token()? {
                 Token::Open(found) if found == item => {
                     seen += 1;
+                    if seen > MAX_ITEMS {
+                        return Err(Reason::TooManyItems(MAX_ITEMS).into());
+                    }
                     if seen > max {
-                        return Err(Reason::TooManyItems(max).into());
+                        self.wrong(Error::invalid(name, format_args!("more than {max} items")));
                     }
                     if let Some(value) = self.value(item)? {
                         slot.items.push(value);

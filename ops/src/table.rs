@@ -131,6 +131,27 @@ impl Field {
             _ => self.kind.to_owned(),
         }
     }
+
+    /// The field's place below `prefix`, which is empty or ends in `/`: `operations`,
+    /// `product/title`, `product@id` for an attribute, `error` for the text of `error` itself.
+    #[must_use]
+    pub fn path(&self, prefix: &str) -> String {
+        let parent = prefix.trim_end_matches('/');
+        match self.shape {
+            Shape::Attribute => format!("{parent}@{}", self.name),
+            Shape::Content => parent.to_owned(),
+            Shape::Element | Shape::List { .. } | Shape::Flat => format!("{prefix}{}", self.name),
+        }
+    }
+
+    /// The prefix of what is inside the field at `path`.
+    #[must_use]
+    pub fn inside(&self, path: &str) -> String {
+        match self.shape {
+            Shape::List { item, .. } => format!("{path}/{item}/"),
+            _ => format!("{path}/"),
+        }
+    }
 }
 
 /// Calls `visit` for every field in document order; flat groups are replaced by their own fields.
@@ -375,3 +396,150 @@ pub const HISTORICAL: [(&str, &str, Access); 54] = {
         ("inc", "main::increment", AuthUser),
     ]
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Historical operations that this server does not have yet. Whoever adds one takes it out here,
+    /// so that the list is always true.
+    const MISSING: [&str; 42] = [
+        "CreateCOWDisk",
+        "Directory_GetSpaceUsage",
+        "Directory_List",
+        "Directory_Make",
+        "Directory_Remove",
+        "FileManager_ChangeAttribs",
+        "FileManager_ChangeGroup",
+        "FileManager_ChangeMode",
+        "FileManager_ChangeOwner",
+        "FileManager_FileCopy",
+        "FileManager_FileExists",
+        "FileManager_FileMakeLink",
+        "FileManager_FileMove",
+        "FileManager_FileRemove",
+        "FileManager_ListDirTree",
+        "FileManager_RemoveDir",
+        "File_Copy",
+        "File_Create",
+        "File_Delete",
+        "File_Exists",
+        "File_Read",
+        "File_ReadLastN",
+        "GSXHostInfo_GetDiskSpace",
+        "GSXHostInfo_Query",
+        "Host_GetBridgedNet",
+        "Host_GetHostOnlyNet",
+        "Host_GetVirtualNet",
+        "Security_ActivateConfig",
+        "Security_CreateCertificate",
+        "Security_GetConfig",
+        "TaskManager_DeleteTask",
+        "TaskManager_StatusOfTask",
+        "TaskManager_StopTask",
+        "VMConfigDefaults_GetAll",
+        "VMConfigDefaults_GetConfigVersion",
+        "VMDeleteEdit_DeleteVM",
+        "VMDeleteInfo_DeleteVMInfo",
+        "VMRegister",
+        "VMUnRegister",
+        "VM_GetLastNEvents",
+        "VM_INFO",
+        "VM_Who",
+    ];
+
+    #[test]
+    fn historical_rows_are_those_of_the_original_in_its_order() {
+        let mut golden = HISTORICAL.iter();
+        for row in TABLE.iter().filter(|row| !row.extension) {
+            let found = golden.find(|(name, ..)| *name == row.name);
+            assert_eq!(
+                found,
+                Some(&(row.name, row.handler, row.access)),
+                "{} is not in the original table, or not in this place",
+                row.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_missing_rows_are_listed() {
+        let missing: Vec<_> =
+            HISTORICAL.iter().map(|(name, ..)| *name).filter(|name| lookup(name).is_none()).collect();
+        println!("{} of 54 historical operations are missing: {}", missing.len(), missing.join(", "));
+        assert_eq!(missing, MISSING);
+    }
+
+    #[test]
+    fn the_golden_table_is_in_byte_order_with_three_rows_for_administrators() {
+        assert!(HISTORICAL.is_sorted_by(|(a, ..), (b, ..)| a.as_bytes() < b.as_bytes()));
+        let root_only: Vec<_> = HISTORICAL
+            .iter()
+            .filter(|(.., access)| *access == Access::RootOnly)
+            .map(|(name, ..)| *name)
+            .collect();
+        assert_eq!(
+            root_only,
+            ["Security_ActivateConfig", "Security_CreateCertificate", "Security_GetConfig"]
+        );
+    }
+
+    #[test]
+    fn extensions_follow_in_byte_order_with_handlers_of_their_own() {
+        let first = TABLE.iter().position(|row| row.extension).unwrap_or(TABLE.len());
+        let extensions = &TABLE[first..];
+        assert!(extensions.iter().all(|row| row.extension));
+        assert!(extensions.is_sorted_by(|a, b| a.name.as_bytes() < b.name.as_bytes()));
+        for row in extensions {
+            assert_eq!(row.handler, format!("Extension::{}_Handler", row.name));
+        }
+    }
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        for (index, id) in all().enumerate() {
+            assert_eq!(id.index(), index);
+            assert_eq!(lookup(id.row().name), Some(id));
+        }
+        for name in ["", "i", "INC", "inc ", "increment", "VM_INFO\0", &"x".repeat(70_000)] {
+            assert_eq!(lookup(name), None, "{name:.20}");
+        }
+    }
+
+    #[test]
+    fn every_default_is_a_value_of_its_type() {
+        for row in TABLE {
+            visit(row.request, &mut |field| {
+                if let Some(default) = field.default {
+                    assert!((field.accepts)(default), "{}: {}", row.name, field.name);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn everything_is_documented() {
+        fn documented(row: &Row, fields: &'static [Field]) {
+            visit(fields, &mut |field| {
+                assert!(!field.doc.is_empty(), "{}: {}", row.name, field.name);
+                documented(row, field.nested);
+            });
+        }
+        for row in TABLE {
+            assert!(row.summary.ends_with('.'), "{}: {}", row.name, row.summary);
+            documented(row, row.request);
+            documented(row, row.reply);
+        }
+    }
+
+    #[test]
+    fn the_listing_has_the_form_of_the_original_log() {
+        let lines = listing();
+        assert_eq!(lines.first().map(String::as_str), Some("Operations defined in function table:"));
+        let inc = "Op inc -> main::increment (authuser)".to_owned();
+        let make =
+            "Op FileManager_MakeDir -> VMware::VMServerd::FileManager::MakeDir_Handler (authuser)".to_owned();
+        assert!(lines.contains(&inc) && lines.contains(&make));
+        assert_eq!(lines.len(), 1 + TABLE.len() + usize::from(TABLE.iter().any(|row| row.extension)));
+    }
+}

@@ -3,7 +3,7 @@
 use ops_derive::{Fragment, Op, Reply};
 
 use crate::envelope::Product;
-use crate::table::{self, Field, Row, Shape};
+use crate::table::{self, Field, Row};
 use crate::value::HostPath;
 
 /// Lists the machines that have a process, by the path of their configuration.
@@ -79,8 +79,8 @@ pub struct FieldInfo {
     pub kind: String,
     /// 1 when a request must give it, or when a reply always has it.
     pub required: bool,
-    /// The value of an absent parameter.
-    pub default: Option<String>,
+    /// The value of an absent parameter; empty when there is none.
+    pub default: String,
     /// What it means.
     pub summary: String,
     /// Other names that a request may use.
@@ -119,40 +119,28 @@ impl OperationInfo {
 impl FieldInfo {
     /// The fields and, with longer names, what is inside them.
     #[must_use]
-    pub fn all(fields: &[Field]) -> Vec<Self> {
+    pub fn all(fields: &'static [Field]) -> Vec<Self> {
         let mut found = Vec::new();
         Self::collect("", fields, &mut found);
         found
     }
 
-    fn collect(prefix: &str, fields: &[Field], found: &mut Vec<Self>) {
-        for field in fields {
-            let name = match field.shape {
-                Shape::Flat => {
-                    Self::collect(prefix, field.nested, found);
-                    continue;
-                }
-                // "product/" and "id" become "product@id"; the text of an element has its name.
-                Shape::Attribute => format!("{}@{}", prefix.trim_end_matches('/'), field.name),
-                Shape::Content => prefix.trim_end_matches('/').to_owned(),
-                Shape::Element | Shape::List { .. } => format!("{prefix}{}", field.name),
-            };
-            let inside = match field.shape {
-                Shape::List { item, .. } => format!("{name}/{item}/"),
-                _ => format!("{name}/"),
-            };
+    fn collect(prefix: &str, fields: &'static [Field], found: &mut Vec<Self>) {
+        table::visit(fields, &mut |field| {
+            let name = field.path(prefix);
+            let inside = field.inside(&name);
             found.push(Self {
                 name,
                 kind: field.type_name(),
                 required: field.required,
-                default: field.default.map(str::to_owned),
+                default: field.default.unwrap_or_default().to_owned(),
                 summary: field.doc.to_owned(),
                 aliases: (!field.aliases.is_empty())
-                    .then(|| field.aliases.iter().map(|&a| a.to_owned()).collect()),
+                    .then(|| field.aliases.iter().map(|&alias| alias.to_owned()).collect()),
                 historical: field.historical.then_some(true),
             });
             Self::collect(&inside, field.nested, found);
-        }
+        });
     }
 }
 

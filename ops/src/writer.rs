@@ -15,7 +15,7 @@ static PLAIN: [bool; 256] = {
     while byte < 256 {
         let b = byte as u8;
         let control = b < 0x20 && b != b'\t' && b != b'\n';
-        table[byte] = !control && !matches!(b, b'&' | b'<' | b'>' | b'"' | 0xEF);
+        table[byte] = !control && !matches!(b, b'&' | b'<' | b'>' | 0xEF);
         byte += 1;
     }
     table
@@ -25,12 +25,14 @@ static PLAIN: [bool; 256] = {
 #[derive(Debug)]
 pub struct Out<'a> {
     bytes: &'a mut Vec<u8>,
+    /// Inside the quotes of an attribute.
+    quoted: bool,
 }
 
 impl<'a> Out<'a> {
     /// Appends to `bytes`.
     pub fn new(bytes: &'a mut Vec<u8>) -> Self {
-        Self { bytes }
+        Self { bytes, quoted: false }
     }
 
     /// How many bytes the vector holds, for [`Out::close`].
@@ -76,7 +78,9 @@ impl<'a> Out<'a> {
         self.bytes.push(b' ');
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.extend_from_slice(b"=\"");
+        self.quoted = true;
         value(self);
+        self.quoted = false;
         self.bytes.push(b'"');
     }
 
@@ -86,27 +90,44 @@ impl<'a> Out<'a> {
         self.bytes.len()
     }
 
-    /// Writes `text` so that it is safe both as content and inside a quoted attribute.
+    /// Writes `text`, escaped for where it stands. Quotes stay as they are in content, because clients
+    /// search error texts for words such as `("on")`.
     pub fn text(&mut self, text: &str) {
+        if self.quoted {
+            text.chars().for_each(|c| self.escaped(c));
+            return;
+        }
         let mut rest = text;
         while let Some(at) = rest.bytes().position(|b| PLAIN.get(usize::from(b)) != Some(&true)) {
             let (plain, special) = rest.split_at(at);
             self.bytes.extend_from_slice(plain.as_bytes());
             let mut chars = special.chars();
-            match chars.next() {
-                Some('&') => self.bytes.extend_from_slice(b"&amp;"),
-                Some('<') => self.bytes.extend_from_slice(b"&lt;"),
-                Some('>') => self.bytes.extend_from_slice(b"&gt;"),
-                Some('"') => self.bytes.extend_from_slice(b"&quot;"),
-                Some('\r') => self.bytes.extend_from_slice(b"&#13;"),
-                Some(c) if crate::guard::is_xml_char(c) => {
-                    self.bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-                }
-                _ => self.bytes.extend_from_slice("\u{FFFD}".as_bytes()),
+            if let Some(c) = chars.next() {
+                self.escaped(c);
             }
             rest = chars.as_str();
         }
         self.bytes.extend_from_slice(rest.as_bytes());
+    }
+
+    /// Writes one character.
+    fn escaped(&mut self, c: char) {
+        let escape: &[u8] = match c {
+            '&' => b"&amp;",
+            '<' => b"&lt;",
+            '>' => b"&gt;",
+            '\r' => b"&#13;",
+            // A reader would fold these into spaces.
+            '"' if self.quoted => b"&quot;",
+            '\n' if self.quoted => b"&#10;",
+            '\t' if self.quoted => b"&#9;",
+            c if crate::guard::is_xml_char(c) => {
+                self.bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                return;
+            }
+            _ => "\u{FFFD}".as_bytes(),
+        };
+        self.bytes.extend_from_slice(escape);
     }
 
     /// Writes a number in decimal.
@@ -145,5 +166,86 @@ impl<'a> Out<'a> {
     /// Appends markup that was rendered before.
     pub fn rendered(&mut self, markup: &[u8]) {
         self.bytes.extend_from_slice(markup);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Out<'_>)) -> String {
+        let mut bytes = Vec::new();
+        write(&mut Out::new(&mut bytes));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn text_is_escaped_and_quotes_are_kept() {
+        assert_eq!(written(|out| out.text("a&b<c>d \"e\" 'f'")), "a&amp;b&lt;c&gt;d \"e\" 'f'");
+        assert_eq!(written(|out| out.text("1\r\n2\t3")), "1&#13;\n2\t3");
+        assert_eq!(written(|out| out.text("ä€𝄞")), "ä€𝄞");
+    }
+
+    #[test]
+    fn what_xml_cannot_carry_becomes_the_replacement_character() {
+        assert_eq!(
+            written(|out| out.text("a\0b\u{1B}c\u{FFFE}d\u{FFFF}")),
+            "a\u{FFFD}b\u{FFFD}c\u{FFFD}d\u{FFFD}"
+        );
+        // The neighbours with the same first byte stay.
+        assert_eq!(written(|out| out.text("\u{FEFF}\u{FFFD}")), "\u{FEFF}\u{FFFD}");
+    }
+
+    #[test]
+    fn attributes_survive_the_normalisation_of_readers() {
+        let text = "a\"b\n\tc\r<";
+        let element = written(|out| {
+            out.begin("e");
+            out.attribute("a", |out| out.text(text));
+            let mark = out.end_attributes();
+            out.text("\"");
+            out.close("e", mark);
+        });
+        let tree = roxmltree::Document::parse(&element).unwrap();
+        assert_eq!(tree.root_element().attribute("a"), Some(text));
+        assert_eq!(tree.root_element().text(), Some("\""));
+    }
+
+    #[test]
+    fn an_element_without_contents_is_one_tag() {
+        assert_eq!(
+            written(|out| {
+                let outer = out.open("a");
+                let inner = out.open("b");
+                out.close("b", inner);
+                out.close("a", outer);
+            }),
+            "<a><b/></a>"
+        );
+    }
+
+    #[test]
+    fn numbers() {
+        for value in [0, 1, 9, 10, 42, u64::MAX] {
+            assert_eq!(written(|out| out.unsigned(value)), value.to_string());
+        }
+        for value in [i64::MIN, -1, 0, i64::MAX] {
+            assert_eq!(written(|out| out.signed(value)), value.to_string());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_reader_gets_back_what_was_written(text in "\\PC*|[\\x00-\\x7F]*|\\u{E000}|.*") {
+            let element = written(|out| {
+                let mark = out.open("e");
+                out.text(&text);
+                out.close("e", mark);
+            });
+            let expected: String =
+                text.chars().map(|c| if crate::guard::is_xml_char(c) { c } else { '\u{FFFD}' }).collect();
+            let tree = roxmltree::Document::parse(&element).unwrap();
+            proptest::prop_assert_eq!(tree.root_element().text().unwrap_or_default(), expected);
+        }
     }
 }
