@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod fuzz;
 mod r#gen;
@@ -49,6 +50,8 @@ enum Command {
     Test(test::Arguments),
     /// Run fuzz targets for a bounded time
     Fuzz(fuzz::Arguments),
+    /// Measure the figures of docs/performance.md beside a peer and a bound
+    Bench(bench::Arguments),
     /// Write docs/operations and the fuzz dictionary from the operation table
     Gen(r#gen::Arguments),
     /// Format, lints, licences, generated files
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
         Command::Gen(arguments) => r#gen::main(&arguments),
         Command::Check => check::main(),
     };

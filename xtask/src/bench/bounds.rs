@@ -19,8 +19,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -120,6 +120,8 @@ fn with_line_end(answer: &str) -> Arc<[u8]> {
 }
 
 async fn echo(path: &Path, answer: Arc<[u8]>) -> std::io::Result<()> {
+    // The file of an earlier bound of this run may still be there.
+    let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
     println!("ready");
     loop {

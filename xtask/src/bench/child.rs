@@ -110,16 +110,13 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let signal = |signal| {
-            // Not yet waited for, so the id is still its own.
-            if let Some(pid) = Pid::from_raw(self.process.id().cast_signed()) {
-                let _ = kill_process(pid, signal);
-            }
-        };
         if !matches!(self.process.try_wait(), Ok(None)) {
             return;
         }
-        signal(Signal::TERM);
+        // Not yet waited for, so the id is still its own.
+        if let Some(pid) = Pid::from_raw(self.process.id().cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
         let limit = Instant::now() + STOP_LIMIT;
         while matches!(self.process.try_wait(), Ok(None)) {
             if Instant::now() > limit {

@@ -20,8 +20,7 @@ pub const REQUEST: &str = "<exec><op>inc</op><in><number>42</number></in></exec>
 /// The answer carries it, whatever product the instance says it is.
 const ANSWER: &str = "<out><number>43</number></out></exec>\n";
 /// What a caller who does not wait for replies sends at once.
-const AT_ONCE: &str =
-    "LOCAL\r\nGLOBAL server\r\n<exec><op>inc</op><in><number>42</number></in></exec>\n";
+const AT_ONCE: &str = "LOCAL\r\nGLOBAL server\r\n<exec><op>inc</op><in><number>42</number></in></exec>\n";
 /// No answer takes this long, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -118,8 +117,7 @@ pub fn tls_config() -> Result<Arc<ClientConfig>, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let verifier = Arc::new(AnyCertificate(provider));
-    let mut config =
-        config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let mut config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
@@ -186,7 +184,11 @@ impl<S: Read + Write> Exchange<S> {
         self.stream.write_all(REQUEST.as_bytes())?;
         self.stream.flush()?;
         self.expected = read_until(&mut self.stream, "</exec>\n")?;
-        if self.expected.ends_with(ANSWER.as_bytes()) { Ok(&self.expected) } else { Err(unexpected(&self.expected)) }
+        if self.expected.ends_with(ANSWER.as_bytes()) {
+            Ok(&self.expected)
+        } else {
+            Err(unexpected(&self.expected))
+        }
     }
 }
 

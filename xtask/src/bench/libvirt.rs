@@ -33,7 +33,10 @@ pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         Some("libvirtd needs root".to_owned())
     } else if !daemon {
-        Some("libvirtd is not installed (apt-get install libvirt-daemon-system libvirt-clients libvirt-dev)".to_owned())
+        Some(
+            "libvirtd is not installed (apt-get install libvirt-daemon-system libvirt-clients libvirt-dev)"
+                .to_owned(),
+        )
     } else if !Path::new("/usr/include/libvirt/libvirt.h").exists() {
         Some("libvirt's header is not installed (apt-get install libvirt-dev)".to_owned())
     } else {
@@ -61,7 +64,8 @@ impl Libvirt {
         std::fs::write(&configuration, settings(&scratch, &pki, port))
             .map_err(|error| format!("cannot write {}: {error}", configuration.display()))?;
         let text = |path: PathBuf| path.display().to_string();
-        let arguments = ["--listen", "--config", &text(configuration), "--pid-file", &text(scratch.join("pid"))];
+        let arguments =
+            ["--listen", "--config", &text(configuration), "--pid-file", &text(scratch.join("pid"))];
         let mut daemon = Child::start(Path::new("libvirtd"), Stdio::null(), &arguments, &scratch)?;
         let socket = scratch.join("libvirt-sock");
         daemon.until(|| UnixStream::connect(&socket))?;
@@ -144,13 +148,16 @@ fn certificates(pki: &Path) -> Result<()> {
     for (name, text) in files {
         std::fs::write(pki.join(name), text).map_err(|error| format!("cannot write {name}: {error}"))?;
     }
-    let openssl = |line: &str| quietly(Command::new("openssl").current_dir(pki).args(line.split_whitespace()));
+    let openssl =
+        |line: &str| quietly(Command::new("openssl").current_dir(pki).args(line.split_whitespace()));
     for (name, signer) in [
         ("ca", "-signkey cakey.pem -extfile ca.ext"),
         ("server", "-CA cacert.pem -CAkey cakey.pem -CAcreateserial -extfile leaf.ext"),
         ("client", "-CA cacert.pem -CAkey cakey.pem -CAcreateserial -extfile leaf.ext"),
     ] {
-        openssl(&format!("req -new -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}key.pem -out {name}.csr"))?;
+        openssl(&format!(
+            "req -new -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}key.pem -out {name}.csr"
+        ))?;
         openssl(&format!("x509 -req -in {name}.csr -days 2 {signer} -out {name}cert.pem"))?;
     }
     Ok(())
@@ -159,7 +166,8 @@ fn certificates(pki: &Path) -> Result<()> {
 /// Runs a program that is heard only when it fails.
 fn quietly(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run {name}: {error}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run {name}: {error}"))?;
     if output.status.success() {
         Ok(())
     } else {

@@ -1,0 +1,245 @@
+//! `xtask bench`: the figures of docs/performance.md, each beside a peer and a bound in one run.
+//!
+//! ```text
+//!   round 1   ours ─▶ peer ─▶ bound
+//!   round 2   ours ─▶ peer ─▶ bound       ratio of the medians, range of the rounds
+//!   round 3   ours ─▶ peer ─▶ bound
+//!
+//!   P1 P2 P3  calls      many connections          P7   memory   idle connections
+//!   P6        connects   one visit after another   P20  parse    in this process
+//! ```
+//!
+//! A figure of one run is never compared with one of another: machines differ, and so do days. The
+//! peer is libvirtd ([`libvirt`]), the bounds are small programs of ours ([`bounds`]), our side is an
+//! instance as `xtask up` starts it ([`ours`]). All run on this machine, below one scratch directory,
+//! and end with the bench.
+
+mod bounds;
+mod calls;
+mod child;
+mod client;
+mod connects;
+mod libvirt;
+mod load;
+mod memory;
+mod ours;
+mod parse;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::bench::client::Exchange;
+use crate::bench::libvirt::Libvirt;
+use crate::bench::load::Sample;
+use crate::bench::ours::Ours;
+use crate::bench::report::{Outcome, Rounds, Target};
+use crate::skip::skipped;
+use crate::workspace::Binaries;
+
+/// Arguments of `xtask bench`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which figures: P1 P2 P3 P6 P7 P20 [default: all]
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Length of each phase of load
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    seconds: f64,
+    /// Alternations of ours, peer and bound
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Write the figures of every round here as well, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Use the daemons in this directory as they are, instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Be one of the bounds; only the bench itself asks for that
+    #[arg(long, hide = true, num_args = 1..)]
+    serve: Vec<String>,
+}
+
+/// Figures that are measured together, and how.
+type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
+
+const GROUPS: [Group; 5] = [
+    (&["P1", "P3"], calls::local),
+    (&["P2"], calls::remote),
+    (&["P6"], connects::local),
+    (&["P7"], memory::idle),
+    (&["P20"], |_| parse::request()),
+];
+
+/// Runs the command.
+pub fn main(arguments: &Arguments) -> Result<()> {
+    if !arguments.serve.is_empty() {
+        return bounds::serve(&arguments.serve);
+    }
+    let wanted =
+        |id: &str| arguments.ids.is_empty() || arguments.ids.iter().any(|name| name.eq_ignore_ascii_case(id));
+    let known: Vec<&str> = GROUPS.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
+    for id in &arguments.ids {
+        if !known.iter().any(|name| name.eq_ignore_ascii_case(id)) {
+            return Err(format!("there is no figure {id}; there are {}", known.join(" ")));
+        }
+    }
+    let mut bench = Bench::new(arguments)?;
+    println!("{}", machine());
+    let mut outcomes = Vec::new();
+    for (ids, measure) in GROUPS {
+        if !ids.iter().any(|id| wanted(id)) {
+            continue;
+        }
+        for outcome in measure(&mut bench)?.into_iter().filter(|outcome| wanted(outcome.target.id)) {
+            println!("{}", outcome.text());
+            outcomes.push(outcome.json());
+        }
+    }
+    if let Some(path) = &arguments.json {
+        let all = serde_json::json!({
+            "machine": machine(), "seconds": arguments.seconds, "rounds": arguments.rounds, "figures": outcomes,
+        });
+        std::fs::write(path, format!("{all:#}\n"))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What several measurements share.
+pub struct Bench {
+    // Dropped in this order: processes first, then their files.
+    ours: Option<Ours>,
+    libvirt: Option<Libvirt>,
+    missing: Option<String>,
+    bin_dir: PathBuf,
+    seconds: f64,
+    rounds: usize,
+    scratch: TempDir,
+}
+
+/// The samples of the three sides, one for each round.
+pub struct Sides {
+    /// Ours.
+    pub ours: Vec<Sample>,
+    /// libvirt's, or why there are none.
+    pub peer: Result<Vec<Sample>>,
+    /// The bound's.
+    pub bound: Vec<Sample>,
+}
+
+impl Bench {
+    fn new(arguments: &Arguments) -> Result<Self> {
+        if !(0.01..=600.0).contains(&arguments.seconds) || arguments.rounds == 0 {
+            return Err("--seconds is 0.01 to 600, --rounds at least 1".to_owned());
+        }
+        let bin_dir = match &arguments.bin_dir {
+            Some(directory) => directory.clone(),
+            None => Binaries::build()?.authd.parent().map(Path::to_path_buf).unwrap_or_default(),
+        };
+        let scratch = tempfile::Builder::new().prefix("vmserverd-bench-").tempdir();
+        let scratch = scratch.map_err(|error| format!("no scratch directory: {error}"))?;
+        let missing = libvirt::missing();
+        if let Some(why) = &missing {
+            skipped("the peer", why);
+        }
+        let (seconds, rounds) = (arguments.seconds, arguments.rounds);
+        Ok(Bench { ours: None, libvirt: None, missing, bin_dir, seconds, rounds, scratch })
+    }
+
+    /// The scratch directory.
+    pub fn scratch(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Where the daemons are.
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
+    /// Length of a phase of load.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    /// The instance that the measurements share, started when it is first needed.
+    pub fn ours(&mut self) -> Result<&Ours> {
+        if self.ours.is_none() {
+            self.ours = Some(Ours::start(self.scratch.path(), "ours", &self.bin_dir)?);
+        }
+        self.ours.as_ref().ok_or_else(|| "no instance".to_owned())
+    }
+
+    /// What ours answers to the question of every call: the bounds answer the same.
+    pub fn answer(&mut self) -> Result<String> {
+        let socket = &self.ours()?.socket;
+        let answer = client::unix(socket).and_then(|stream| {
+            let mut exchange = Exchange::new(stream);
+            Ok(String::from_utf8_lossy(exchange.first()?).into_owned())
+        });
+        answer.map_err(|error| format!("the instance does not answer: {error}"))
+    }
+
+    /// Whether the peer can run here.
+    pub fn peer(&self) -> Result<()> {
+        self.missing.clone().map_or(Ok(()), Err)
+    }
+
+    /// Lets the three sides take turns, as many rounds as were asked for.
+    ///
+    /// # Errors
+    /// When a side fails; that the peer is not installed is no failure.
+    pub fn alternate(
+        &mut self,
+        what: &str,
+        mut ours: impl FnMut() -> Result<Sample>,
+        peer: impl Fn(&Libvirt) -> Result<Sample>,
+        mut bound: impl FnMut() -> Result<Sample>,
+    ) -> Result<Sides> {
+        if self.missing.is_none() && self.libvirt.is_none() {
+            self.libvirt = Some(Libvirt::start(self.scratch.path(), "libvirt")?);
+        }
+        let mut sides = Sides { ours: Vec::new(), peer: self.peer().map(|()| Vec::new()), bound: Vec::new() };
+        for round in 1..=self.rounds {
+            eprintln!("xtask: {what}, round {round} of {}", self.rounds);
+            sides.ours.push(ours()?);
+            if let (Some(libvirt), Ok(samples)) = (&self.libvirt, &mut sides.peer) {
+                samples.push(peer(libvirt)?);
+            }
+            sides.bound.push(bound()?);
+        }
+        Ok(sides)
+    }
+}
+
+impl Sides {
+    /// One figure of all samples.
+    pub fn outcome(
+        &self,
+        target: &'static Target,
+        figure: impl Fn(&Sample) -> f64,
+        notes: Vec<String>,
+    ) -> Outcome {
+        let all = |samples: &Vec<Sample>| -> Vec<f64> { samples.iter().map(&figure).collect() };
+        let peer: Rounds = self.peer.as_ref().map(all).map_err(Clone::clone);
+        Outcome { target, ours: all(&self.ours), peer: Some(peer), bound: Some(Ok(all(&self.bound))), notes }
+    }
+}
+
+/// One line about where the figures were measured, and how busy it was before.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let load = read("/proc/loadavg").split_whitespace().next().unwrap_or("?").to_owned();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!(
+        "{cpus} CPUs ({}), Linux {}, load before the run {load}",
+        model.unwrap_or("unknown"),
+        kernel.trim()
+    )
+}

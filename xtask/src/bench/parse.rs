@@ -1,0 +1,103 @@
+//! P20: reading one request in memory, from its bytes to its type.
+//!
+//! ```text
+//!   ours   guard and framing ─▶ envelope ─▶ typed request, dropped
+//!   bound  quick-xml events over the same bytes, nothing done with them
+//! ```
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use ops::file_manager::GetParentDir;
+use ops::main_ops::Div;
+use ops::{Inbox, Operation, envelope};
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use crate::Result;
+use crate::bench::report::{Against, Line, Outcome, Target, median};
+
+/// Guard, envelope and typed request.
+pub static P20: Target = Target {
+    id: "P20",
+    what: "guard, envelope and typed request, 100 bytes",
+    unit: "ns",
+    digits: 0,
+    more: false,
+    lines: &[Line { against: Against::Fixed, pass: Some(500.0), stretch: Some(350.0) }],
+};
+
+/// Two requests of 100 bytes: two numbers, and a path.
+const NUMBERS: &str =
+    "<exec><op>div</op><in><dividend>8400000000000</dividend><divisor>2000000000000</divisor></in></exec>";
+const PATH: &str =
+    "<exec><op>FileManager_GetParentDir</op><in><directory>/srv/machines/debian12</directory></in></exec>";
+
+/// Requests per turn; a turn takes some milliseconds.
+const REQUESTS: u32 = 20_000;
+/// Turns of each side.
+const TURNS: usize = 31;
+
+/// Measures both requests and reports the slower one.
+///
+/// # Errors
+/// When a request is refused.
+pub fn request() -> Result<Vec<Outcome>> {
+    let (numbers, path) = (both::<Div>(NUMBERS)?, both::<GetParentDir>(PATH)?);
+    let say = |name: &str, document: &str, (ours, bound): &(Vec<f64>, Vec<f64>)| {
+        let (ours, bound) = (median(ours), median(bound));
+        format!(
+            "{name}, {} bytes: {ours:.0} ns, bare events {bound:.0} ns, ratio {:.2}",
+            document.len(),
+            ours / bound
+        )
+    };
+    let notes = vec![say("div", NUMBERS, &numbers), say("FileManager_GetParentDir", PATH, &path)];
+    let (ours, bound) = if median(&numbers.0) > median(&path.0) { numbers } else { path };
+    Ok(vec![Outcome { target: &P20, ours, peer: None, bound: Some(Ok(bound)), notes }])
+}
+
+/// Nanoseconds per request of each turn: ours, and the event loop.
+fn both<O: Operation>(document: &str) -> Result<(Vec<f64>, Vec<f64>)> {
+    typed::<O>(document)?;
+    let (mut ours, mut bound) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        ours.push(time(|| {
+            let _ = black_box(typed::<O>(black_box(document)));
+        }));
+        bound.push(time(|| {
+            let mut reader = Reader::from_str(black_box(document));
+            while !matches!(black_box(reader.read_event()), Ok(Event::Eof) | Err(_)) {}
+        }));
+    }
+    Ok((ours, bound))
+}
+
+/// What the session process does with the bytes of a request before a handler sees it.
+fn typed<O: Operation>(document: &str) -> Result<O> {
+    let mut inbox = Inbox::new();
+    inbox.feed(document.as_bytes());
+    let document = inbox.next().map_err(|reason| format!("{reason:?}"))?.ok_or("not complete")?;
+    let request = envelope::parse(document).map_err(|fault| format!("{fault:?}"))?;
+    request.read().map_err(|fault| format!("{fault:?}"))
+}
+
+fn time(mut once: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..REQUESTS {
+        once();
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(REQUESTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_requests_have_the_length_of_the_target_and_are_read() {
+        assert_eq!((NUMBERS.len(), PATH.len()), (100, 100));
+        typed::<Div>(NUMBERS).unwrap();
+        typed::<GetParentDir>(PATH).unwrap();
+    }
+}
