@@ -1,0 +1,169 @@
+//! What a handler gets besides its request: who asks, what the server is, and the way to the core.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ops::{Error, Fault, Product};
+
+/// The caller, as the kernel knows the process that the handler runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Every group, the primary one included.
+    pub groups: Vec<u32>,
+    /// Home directory according to the user database.
+    pub home: String,
+    /// Whether the caller is an administrator: uid 0, or a member of the group that the setting
+    /// `serverd.admin.group` names.
+    pub admin: bool,
+}
+
+/// The context of a session: shared by all requests of one user.
+pub struct Ctx {
+    /// Who asks.
+    pub user: User,
+    /// What replies say the product is.
+    pub product: Product,
+    /// Whether the two bugs of VMware Server 1.0.3 for Windows are shown again
+    /// (`serverd.compat.historicBugs`).
+    pub historic_bugs: bool,
+    /// The way to what all users share.
+    pub core: Arc<dyn Core>,
+}
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// An answer of the core that is still to come.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
+
+/// What handlers may ask of the server's core.
+///
+/// Declared here and implemented by the session process, so that no handler knows how the question
+/// travels. A question names no user: the core knows who asks from the channel it came on.
+pub trait Core: Send + Sync {
+    /// Requests answered since the server started, over all users. The request that is being worked
+    /// on is not among them yet.
+    fn request_count(&self) -> Answer<'_, u64>;
+
+    /// Paths of the .vmx files of all machines that have a process, sorted by bytes, whoever may
+    /// read them.
+    fn connected_vms(&self) -> Answer<'_, Vec<String>>;
+}
+
+/// Why a request has no reply of its own.
+#[derive(Debug)]
+pub enum Failure {
+    /// The caller reads this: the error itself, or what was malformed.
+    Told(Fault),
+    /// A fault inside the server. The caller reads `Internal error (request R)`, the log has the
+    /// rest.
+    Internal {
+        /// What was attempted, for example `asking the core`.
+        attempt: &'static str,
+        /// What went wrong.
+        cause: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl Failure {
+    /// A fault inside the server.
+    pub fn internal(attempt: &'static str, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Failure::Internal { attempt, cause: cause.into() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Told(Fault::Refused(error))
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Failure::Told(fault)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Told(fault) => fault.fmt(f),
+            Failure::Internal { attempt, cause } => {
+                write!(f, "{attempt}: {cause}")?;
+                let mut source = cause.source();
+                while let Some(cause) = source {
+                    write!(f, ": {cause}")?;
+                    source = cause.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A core that answers from constants.
+    pub struct FixedCore {
+        pub count: u64,
+        pub vms: Vec<String>,
+    }
+
+    impl Core for FixedCore {
+        fn request_count(&self) -> Answer<'_, u64> {
+            Box::pin(async { Ok(self.count) })
+        }
+        fn connected_vms(&self) -> Answer<'_, Vec<String>> {
+            Box::pin(async { Ok(self.vms.clone()) })
+        }
+    }
+
+    /// The context of a user who really runs the test.
+    pub fn ctx() -> Ctx {
+        ctx_with(FixedCore { count: 41, vms: Vec::new() })
+    }
+
+    pub fn ctx_with(core: FixedCore) -> Ctx {
+        let user = User {
+            name: "alice".into(),
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            groups: Vec::new(),
+            home: "/home/alice".into(),
+            admin: false,
+        };
+        Ctx { user, product: Product::default(), historic_bugs: false, core: Arc::new(core) }
+    }
+
+    #[test]
+    fn an_internal_failure_names_its_whole_chain() {
+        #[derive(Debug)]
+        struct Outer(std::io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no answer")
+            }
+        }
+        impl StdError for Outer {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let failure = Failure::internal("asking the core", Outer(std::io::Error::other("pipe broke")));
+        assert_eq!(failure.to_string(), "asking the core: no answer: pipe broke");
+    }
+}

@@ -1,0 +1,34 @@
+//! What the operations do: one function each, in one file per module of the original server.
+//!
+//! ```text
+//!   ops::TABLE ──── rows, in order ──────┐
+//!                                        ├─▶ link() ─▶ Linked: one Run per row, by OpId
+//!   #[handler] fn ── Registration (op) ──┘        └─▶ or the list of what does not fit
+//! ```
+//!
+//! Everything here runs in the session process, which *is* the caller: same uid, gid and groups. So a
+//! handler opens what it was asked to open and lets the kernel decide; there is no check to forget
+//! and no right to fall back to. What all users share is asked of the server's core through [`Core`].
+//!
+//! A handler knows neither sockets nor XML. It takes the caller's [`Ctx`] and a typed request and
+//! returns a typed reply or an error; an error that the caller should read is an [`ops::Error`], a
+//! fault of ours is a [`Failure::Internal`], whose cause goes to the log only.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+mod context;
+mod file_manager;
+mod linking;
+mod main_ops;
+mod names;
+pub mod run;
+mod tree;
+mod vmserverd;
+
+pub use context::{Answer, Core, Ctx, Failure, User};
+pub use linking::{Linked, Mismatch, Registration, link};
+pub use run::{Job, Later, Run};

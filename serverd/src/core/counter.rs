@@ -1,0 +1,126 @@
+//! Counting requests across processes, exactly and without messages.
+//!
+//! ```text
+//!   session process ── atomic add ──▶ page of a memfd ◀── pread ── core
+//! ```
+//!
+//! A session process adds one before it writes a reply. Who has read all replies and then asks for
+//! the count therefore finds every one of them, without any round trip per request. The core reads
+//! the page instead of mapping it: a file that another process can damage must not be able to raise
+//! SIGBUS here. The file is sealed, so that its size stays what the session process relies on.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+
+use crate::sys::COUNTER_BYTES;
+
+/// Reads that must agree are repeated at most this often, should the process add all the time.
+const TRIES: usize = 16;
+
+/// The counter of one session process.
+#[derive(Debug)]
+pub struct Counter {
+    page: OwnedFd,
+}
+
+impl Counter {
+    /// A counter at zero.
+    ///
+    /// # Errors
+    /// As `memfd_create(2)` and `fcntl(2)`.
+    pub fn new() -> io::Result<Self> {
+        let page = memfd_create("vmserverd-requests", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&page, COUNTER_BYTES as u64)?;
+        fcntl_add_seals(&page, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(Counter { page })
+    }
+
+    /// A descriptor for the session process.
+    ///
+    /// # Errors
+    /// As `dup(2)`.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.page.try_clone()
+    }
+
+    /// How many requests the process has answered, by its own account.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        // Copying eight bytes out of a page is not promised to be atomic: take a value seen twice.
+        let mut last = self.read_once();
+        for _ in 0..TRIES {
+            let next = self.read_once();
+            if next == last {
+                break;
+            }
+            last = next;
+        }
+        last
+    }
+
+    fn read_once(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match rustix::io::pread(&self.page, &mut bytes, 0) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            _ => 0,
+        }
+    }
+}
+
+/// What all processes have answered: those that live, and those that have ended.
+#[derive(Debug, Default)]
+pub struct Tally {
+    ended: u64,
+}
+
+impl Tally {
+    /// Keeps the count of a process that has ended.
+    pub fn keep(&mut self, counter: &Counter) {
+        // A hostile process may leave any number behind; adding must not overflow for it.
+        self.ended = self.ended.saturating_add(counter.read());
+    }
+
+    /// The sum over the processes that ended and the living ones.
+    pub fn total<'a>(&self, living: impl Iterator<Item = &'a Counter>) -> u64 {
+        living.fold(self.ended, |sum, counter| sum.saturating_add(counter.read()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn the_count_of_an_ended_process_stays() {
+        let mut tally = Tally::default();
+        let first = Counter::new().unwrap();
+        let second = Counter::new().unwrap();
+        crate::sys::map_counter(&first.share().unwrap()).unwrap().fetch_add(3, Ordering::Relaxed);
+        crate::sys::map_counter(&second.share().unwrap()).unwrap().fetch_add(4, Ordering::Relaxed);
+        assert_eq!(tally.total([&first, &second].into_iter()), 7);
+        tally.keep(&first);
+        drop(first);
+        assert_eq!(tally.total([&second].into_iter()), 7);
+    }
+
+    #[test]
+    fn the_page_cannot_be_taken_away() {
+        let counter = Counter::new().unwrap();
+        let shared = counter.share().unwrap();
+        assert!(ftruncate(&shared, 0).is_err());
+        assert!(ftruncate(&shared, 1 << 20).is_err());
+        assert!(fcntl_add_seals(&shared, SealFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn a_forged_count_does_not_overflow_the_sum() {
+        let counter = Counter::new().unwrap();
+        crate::sys::map_counter(&counter.share().unwrap()).unwrap().store(u64::MAX, Ordering::Relaxed);
+        let mut tally = Tally::default();
+        tally.keep(&counter);
+        assert_eq!(tally.total([&counter].into_iter()), u64::MAX);
+    }
+}

@@ -1,0 +1,313 @@
+//! The core: supervises session processes and knows what all users share. Parses nothing of theirs.
+//!
+//! ```text
+//!   link ───────── Reserve, Session ─▶┐
+//!   processes ──── messages, exits ──▶├─▶ one queue of events ─▶ Core ─▶ admission, supervisor
+//!   signals ───────────────────────▶┘        (bounded)                   (no locks, no waiting)
+//! ```
+//!
+//! * [`link`] keeps the connection to vmware-authd; the core listens on no socket of any kind.
+//! * [`admission`] decides whether there may be another session.
+//! * [`supervisor`] gives each session to the process of its user; [`processes`] starts and watches
+//!   those; [`counter`] adds up what they have done.
+//! * [`machines`] knows the running machines.
+//! * [`privileges`] gives up the rights that none of this needs.
+//!
+//! One thread does it all, because all of it is short: a session costs the core four messages in its
+//! whole life, a request costs it nothing.
+
+pub mod admission;
+pub mod counter;
+pub mod link;
+pub mod machines;
+pub mod privileges;
+pub mod processes;
+pub mod supervisor;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::link::gateway::{ToAuthd, ToServerd};
+use ::link::identity::for_log;
+use ::link::{Layout, Outbox, Settings};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::admission::Admission;
+use self::link::LinkEvent;
+use self::processes::{ProcessEvent, ProcessId};
+use self::supervisor::{Supervisor, Template};
+
+/// Events that may wait; a full queue holds up whoever produces them, hostile or not.
+const WAITING_EVENTS: usize = 1024;
+
+/// How long session processes may take to finish their requests.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to end a process after SIGKILL before we leave without it.
+const KILL_WITHIN: Duration = Duration::from_secs(2);
+
+/// Descriptors of a session process that are not sessions: reactor, channel, files of handlers.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something in the file system or the settings.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The operation table and the handlers differ.
+    #[error(transparent)]
+    Handlers(#[from] handlers::Mismatch),
+    /// The capabilities could not be reduced.
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// Another server runs below the same root.
+    #[error("another vmserverd runs with this root; {} is locked", .0.display())]
+    Running(PathBuf),
+}
+
+/// What the core reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// From the gateway.
+    Link(LinkEvent),
+    /// From a session process.
+    Process(ProcessId, ProcessEvent),
+}
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// [`StartError`] when it cannot start; once started it ends well.
+pub fn main(root: Option<&Path>, die_with_parent: bool) -> Result<(), Box<dyn std::error::Error>> {
+    if die_with_parent {
+        die_with_the_parent()?;
+    }
+    Ok(start(&Layout::new(root)?)?)
+}
+
+/// Asks for SIGTERM at the death of the parent, which may have died already.
+fn die_with_the_parent() -> io::Result<()> {
+    let parent = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    if rustix::process::getppid() != parent {
+        return Err(io::Error::other("the parent process has ended"));
+    }
+    Ok(())
+}
+
+fn start(layout: &Layout) -> Result<(), StartError> {
+    raise_descriptor_limit();
+    let settings = Settings::load(&layout.settings())?;
+    layout.create_directories()?;
+    let _lock = lock(layout)?;
+    let level = crate::log::level_from_environment();
+    open_log(layout, level)?;
+    abort_on_panic();
+    // The log has the reason as well: whoever looks there has no terminal.
+    serve(layout, &settings, level).inspect_err(|error| tracing::error!("not started: {error}"))
+}
+
+/// Lets this process and those it starts have as many descriptors as the system allows.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Not fatal: the number of sessions is clamped to what there is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Makes sure that there is one server for a root. The lock ends with the process.
+fn lock(layout: &Layout) -> Result<File, StartError> {
+    let path = layout.path("/run/vmware/vmserverd.lock");
+    let file = ::link::logfile::open(&path)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Running(path)),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+fn open_log(layout: &Layout, level: tracing::Level) -> io::Result<()> {
+    let path = layout.log_directory().join("vmware-serverd.log");
+    ::link::logfile::rotate(&path);
+    let file = ::link::logfile::open(&path)?;
+    crate::log::install(level, move |level, text| crate::log::write(&file, level, text));
+    Ok(())
+}
+
+/// A core with a broken invariant must not go on; its supervisor starts a new one.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!("{info}");
+        eprintln!("vmserverd: {info}");
+        std::process::abort();
+    }));
+}
+
+fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<(), StartError> {
+    tracing::info!(
+        "vmserverd {} starts, pid {}, root {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        layout.root().display()
+    );
+    // Session processes link for themselves; this is the check before anybody connects.
+    handlers::link()?;
+    for line in ops::table::listing() {
+        tracing::info!("{line}");
+    }
+    let template = template(settings, level);
+    let admission = admission(layout, settings);
+    if layout.privileged {
+        privileges::reduce()?;
+    }
+    let socket = Settings::path_or(&settings.authd.link, layout.link_socket());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(run(template, admission, socket))?)
+}
+
+fn template(settings: &Settings, level: tracing::Level) -> Template {
+    let serverd = &settings.serverd;
+    let group = serverd.admin.group.as_str();
+    let admin_group =
+        if group.is_empty() { None } else { uzers::get_group_by_name(group).map(|found| found.gid()) };
+    if !group.is_empty() && admin_group.is_none() {
+        tracing::warn!("serverd.admin.group: there is no group {group}; only root is an administrator");
+    }
+    Template {
+        product: serverd.product.clone(),
+        idle: serverd.sessions.idle,
+        historic_bugs: serverd.compat.historic_bugs,
+        admin_group,
+        level: crate::log::level_number(level),
+    }
+}
+
+fn admission(layout: &Layout, settings: &Settings) -> Admission {
+    let sessions = &settings.serverd.sessions;
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = u32::try_from(descriptors.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(u32::MAX);
+    if room < sessions.per_user {
+        tracing::warn!(
+            "serverd.sessions.perUser is {}, but the descriptor limit of {descriptors} allows {room}",
+            sessions.per_user
+        );
+    }
+    let only = (!layout.privileged).then(|| rustix::process::getuid().as_raw());
+    Admission::new(sessions.max, sessions.per_user.min(room), only)
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes.
+async fn run(template: Template, admission: Admission, socket: PathBuf) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, mut events) = mpsc::channel(WAITING_EVENTS);
+    notify(&[NotifyState::Status("waiting for vmware-authd")]);
+    tokio::spawn(link::keep(socket, sender.clone()));
+    let mut core =
+        Core { supervisor: Supervisor::new(template, sender), admission, link: None, ready: false };
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(event) = events.recv() => core.event(event),
+        }
+    }
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests")]);
+    core.admission.stop();
+    core.supervisor.finish();
+    let deadline = Instant::now() + FINISH_WITHIN;
+    if !core.drain(&mut events, deadline).await {
+        core.supervisor.kill_all();
+        core.drain(&mut events, deadline + KILL_WITHIN).await;
+    }
+    tracing::info!("stopped; {} requests were answered", core.supervisor.request_count());
+    Ok(())
+}
+
+/// Tells the service manager, if there is one. That it cannot be told is not our business.
+fn notify(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+/// What the core is at any moment.
+struct Core {
+    supervisor: Supervisor,
+    admission: Admission,
+    link: Option<Outbox<ToAuthd>>,
+    /// The service manager was told that we are ready.
+    ready: bool,
+}
+
+impl Core {
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Link(LinkEvent::Up(outbox)) => {
+                tracing::info!("linked to vmware-authd");
+                self.link = Some(outbox);
+                if !self.ready {
+                    notify(&[NotifyState::Ready]);
+                    self.ready = true;
+                }
+                notify(&[NotifyState::Status("serving")]);
+            }
+            Event::Link(LinkEvent::Down) => {
+                self.link = None;
+                self.admission.link_lost();
+                notify(&[NotifyState::Status("waiting for vmware-authd")]);
+            }
+            Event::Link(LinkEvent::Message(message, fds)) => self.gateway(message, fds),
+            Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
+        }
+    }
+
+    /// Obeys the gateway.
+    fn gateway(&mut self, message: ToServerd, fds: Vec<OwnedFd>) {
+        match message {
+            ToServerd::Reserve { session, uid } => {
+                let answer = match self.admission.reserve(session, uid, Instant::now()) {
+                    Ok(()) => ToAuthd::Accept { session },
+                    Err(refusal) => {
+                        tracing::warn!("a session of uid {uid} is refused: {refusal}");
+                        ToAuthd::Refuse { session, reason: refusal.to_string() }
+                    }
+                };
+                // A gateway that takes no answer has ended its link, which is another event.
+                let _ = self.link.as_ref().map(|link| link.push(answer, Vec::new()));
+            }
+            ToServerd::Cancel { session } => self.admission.cancel(session),
+            ToServerd::Session { session, identity, early } => {
+                let Some(socket) = fds.into_iter().next() else { return };
+                match self.admission.admit(session, identity.uid) {
+                    Ok(()) => self.supervisor.hand_over(identity, early, socket, &mut self.admission),
+                    // Dropping the socket closes it: the caller sees the end.
+                    Err(refusal) => tracing::warn!(
+                        "a session of {} (uid {}) is closed: {refusal}",
+                        for_log(identity.name.as_bytes()),
+                        identity.uid
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Goes on until no session process is left; false when that takes longer than `deadline`.
+    async fn drain(&mut self, events: &mut mpsc::Receiver<Event>, deadline: Instant) -> bool {
+        while !self.supervisor.is_empty() {
+            match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(Some(event)) => self.event(event),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,499 @@
+//! One session process per identity: handing sessions to it, answering it, surviving it.
+//!
+//! ```text
+//!                      hand_over                  Accepted            Closed
+//!   gateway ─▶ socket ──────────▶ on its way ───────────▶ live ───────────────▶ gone
+//!                                     │  process dies        │ process dies
+//!                                     ▼                      ▼
+//!                            next process of the user      gone
+//! ```
+//!
+//! A session process is the caller's, so everything it sends is hostile until it makes sense here. It
+//! can end its own sessions, lie about its own request count and fill its own share of the log. A
+//! message that it has no reason to send costs it its life. It can never name another user: identity
+//! is a property of the entry in this table, not of any message.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+
+use link::Identity;
+use link::identity::for_log;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Event;
+use super::admission::Admission;
+use super::counter::{Counter, Tally};
+use super::machines::Machines;
+use super::processes::{self, Handles, ProcessEvent, ProcessId};
+use crate::channel::{ToCore, ToSession};
+
+/// How often a session is handed to another process because the last one died on the way.
+const ATTEMPTS: u32 = 3;
+
+/// Bytes of machine paths that go into one message.
+const PATHS_PER_MESSAGE: usize = 32 * 1024;
+
+/// Settings that session processes are started with.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// `serverd.product`
+    pub product: link::settings::Product,
+    /// `serverd.sessions.idle`, seconds.
+    pub idle: u32,
+    /// `serverd.compat.historicBugs`
+    pub historic_bugs: bool,
+    /// Number of the group of administrators, if there is one.
+    pub admin_group: Option<u32>,
+    /// Most talkative level to log.
+    pub level: u8,
+}
+
+/// Exactly whose process it is: the same uid with other groups is somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+/// A session on its way to a process.
+#[derive(Debug)]
+struct Handover {
+    identity: Identity,
+    early: Vec<u8>,
+    socket: OwnedFd,
+    attempts: u32,
+}
+
+/// A session process.
+#[derive(Debug)]
+struct Process {
+    key: Key,
+    name: String,
+    handles: Handles,
+    counter: Counter,
+    /// Sessions ever sent to it.
+    sent: u64,
+    /// Sessions sent and not accepted, by their number.
+    on_the_way: BTreeMap<u64, Handover>,
+    /// Sessions accepted and not closed.
+    live: u32,
+    ration: Ration,
+    /// It broke the rules; nothing of it is to be saved.
+    broken: bool,
+    channel_ended: bool,
+    exited: Option<String>,
+}
+
+/// All session processes.
+#[derive(Debug)]
+pub struct Supervisor {
+    template: Template,
+    events: mpsc::Sender<Event>,
+    processes: HashMap<ProcessId, Process>,
+    /// The process that gets new sessions of an identity.
+    current: HashMap<Key, ProcessId>,
+    tally: Tally,
+    machines: Machines,
+    next_process: ProcessId,
+    next_session: u64,
+    stopping: bool,
+}
+
+impl Supervisor {
+    /// Starts with no process. What happens to processes is reported to `events` and must be given
+    /// back to [`Supervisor::event`].
+    #[must_use]
+    pub fn new(template: Template, events: mpsc::Sender<Event>) -> Self {
+        Supervisor {
+            template,
+            events,
+            processes: HashMap::new(),
+            current: HashMap::new(),
+            tally: Tally::default(),
+            machines: Machines::default(),
+            next_process: 1,
+            next_session: 1,
+            stopping: false,
+        }
+    }
+
+    /// Whether no process is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Gives a session, already admitted, to the process of its identity, which is started if there
+    /// is none. A session that cannot be handed over is closed.
+    pub fn hand_over(
+        &mut self,
+        identity: Identity,
+        early: Vec<u8>,
+        socket: OwnedFd,
+        admission: &mut Admission,
+    ) {
+        tracing::debug!(
+            "session of {} (uid {}) from {}, proven by {}{}",
+            for_log(identity.name.as_bytes()),
+            identity.uid,
+            for_log(identity.peer.as_bytes()),
+            identity.proof.word(),
+            if identity.tls { ", TLS" } else { "" }
+        );
+        self.send(Handover { identity, early, socket, attempts: 0 }, admission);
+    }
+
+    fn send(&mut self, mut handover: Handover, admission: &mut Admission) {
+        let uid = handover.identity.uid;
+        handover.attempts += 1;
+        let result = self.try_send(handover);
+        if let Err(why) = result {
+            tracing::warn!("a session of uid {uid} is closed: {why}");
+            admission.closed(uid, 1);
+        }
+    }
+
+    fn try_send(&mut self, handover: Handover) -> Result<(), String> {
+        if self.stopping {
+            return Err("the server is stopping".into());
+        }
+        if handover.attempts > ATTEMPTS {
+            return Err(format!("{ATTEMPTS} session processes died before they accepted it"));
+        }
+        let number = self.next_session;
+        self.next_session += 1;
+        let message = ToSession::Session {
+            number,
+            name: handover.identity.name.clone(),
+            home: handover.identity.home.clone(),
+            early: handover.early.clone(),
+        };
+        // Ours stays until the process has accepted the session.
+        let socket = handover.socket.try_clone().map_err(|error| error.to_string())?;
+        let process = self.process_of(&handover.identity)?;
+        process.handles.outbox.push(message, vec![socket]).map_err(|error| error.to_string())?;
+        process.sent += 1;
+        process.on_the_way.insert(number, handover);
+        Ok(())
+    }
+
+    /// The process of an identity.
+    fn process_of(&mut self, identity: &Identity) -> Result<&mut Process, String> {
+        let key = Key { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
+        let id = match self.current.get(&key) {
+            Some(id) => *id,
+            None => {
+                let id = self.next_process;
+                self.next_process += 1;
+                let process = self.start(id, key.clone(), identity)?;
+                self.processes.insert(id, process);
+                self.current.insert(key, id);
+                id
+            }
+        };
+        self.processes.get_mut(&id).ok_or_else(|| "its process is gone".into())
+    }
+
+    fn start(&self, id: ProcessId, key: Key, identity: &Identity) -> Result<Process, String> {
+        let describe = |error: std::io::Error| format!("cannot start a session process: {error}");
+        let counter = Counter::new().map_err(describe)?;
+        let page = counter.share().map_err(describe)?;
+        let handles = processes::spawn(id, identity, &self.events).map_err(describe)?;
+        let Template { product, idle, historic_bugs, admin_group, level } = self.template.clone();
+        let admin =
+            key.uid == 0 || admin_group.is_some_and(|group| key.gid == group || key.groups.contains(&group));
+        let start = ToSession::Start {
+            uid: key.uid,
+            gid: key.gid,
+            groups: key.groups.clone(),
+            admin,
+            title: product.title,
+            version: product.version,
+            build: product.build,
+            idle,
+            historic_bugs,
+            level,
+        };
+        handles.outbox.push(start, vec![page]).map_err(|error| error.to_string())?;
+        let name = for_log(identity.name.as_bytes());
+        tracing::info!("session process {} of {name} (uid {}) started", handles.pid, key.uid);
+        Ok(Process {
+            key,
+            name,
+            handles,
+            counter,
+            sent: 0,
+            on_the_way: BTreeMap::new(),
+            live: 0,
+            ration: Ration::new(Instant::now()),
+            broken: false,
+            channel_ended: false,
+            exited: None,
+        })
+    }
+
+    /// Takes in what happened to a process.
+    pub fn event(&mut self, id: ProcessId, event: ProcessEvent, admission: &mut Admission) {
+        match event {
+            ProcessEvent::Message(message) => {
+                if let Err(why) = self.message(id, message, admission) {
+                    self.give_up(id, &why);
+                }
+            }
+            ProcessEvent::ChannelEnded(end) => {
+                if let Err(error) = end {
+                    self.give_up(id, &format!("it broke its channel: {error}"));
+                }
+                self.retire(id);
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.channel_ended = true;
+                    // A process that cannot be told anything any more has nothing to live for.
+                    process.handles.kill();
+                }
+                self.bury(id, admission);
+            }
+            ProcessEvent::Exited(how) => {
+                self.retire(id);
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.exited = Some(how);
+                }
+                self.bury(id, admission);
+            }
+        }
+    }
+
+    /// Obeys one message; an error is a breach of the rules.
+    fn message(&mut self, id: ProcessId, message: ToCore, admission: &mut Admission) -> Result<(), String> {
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        if process.broken {
+            return Ok(());
+        }
+        match message {
+            ToCore::Accepted { number } => {
+                let Some(handover) = process.on_the_way.remove(&number) else {
+                    return Err(format!("it accepted session {number}, which it was not given"));
+                };
+                drop(handover);
+                process.live += 1;
+            }
+            ToCore::Closed { count } => {
+                if count == 0 || count > process.live {
+                    return Err(format!("it closed {count} of {} sessions", process.live));
+                }
+                process.live -= count;
+                admission.closed(process.key.uid, count);
+            }
+            ToCore::Idle { received } => {
+                // A session may have been sent while this message was on its way.
+                if received == process.sent && process.live == 0 && process.on_the_way.is_empty() {
+                    self.retire(id);
+                    self.tell(id, ToSession::Finish {})?;
+                }
+            }
+            ToCore::Log { level, text } => {
+                let level = crate::log::level_of(level);
+                if crate::log::level_number(level) > self.template.level {
+                    return Err("it logs what it was told not to log".into());
+                }
+                if let Some(dropped) = process.ration.allow(Instant::now()) {
+                    let (pid, name) = (process.handles.pid, &process.name);
+                    if dropped > 0 {
+                        tracing::warn!("session process {pid} of {name}: {dropped} lines dropped");
+                    }
+                    log_for(level, pid, name, &text);
+                }
+            }
+            ToCore::RequestCount { question } => {
+                let count = self.request_count();
+                self.tell(id, ToSession::RequestCount { question, count })?;
+            }
+            ToCore::ConnectedVms { question } => {
+                for (vms, more) in in_pieces(self.machines.connected()) {
+                    self.tell(id, ToSession::ConnectedVms { question, vms, more })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, id: ProcessId, message: ToSession) -> Result<(), String> {
+        match self.processes.get(&id) {
+            Some(process) => {
+                process.handles.outbox.push(message, Vec::new()).map_err(|error| error.to_string())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Requests answered since start, over all users.
+    #[must_use]
+    pub fn request_count(&self) -> u64 {
+        self.tally.total(self.processes.values().map(|process| &process.counter))
+    }
+
+    /// The process gets no new sessions; the next one of its user starts another.
+    fn retire(&mut self, id: ProcessId) {
+        if let Some(process) = self.processes.get(&id)
+            && self.current.get(&process.key) == Some(&id)
+        {
+            self.current.remove(&process.key);
+        }
+    }
+
+    /// Ends a process that broke the rules.
+    fn give_up(&mut self, id: ProcessId, why: &str) {
+        self.retire(id);
+        if let Some(process) = self.processes.get_mut(&id)
+            && !process.broken
+        {
+            let pid = process.handles.pid;
+            tracing::warn!("session process {pid} of {} is killed: {why}", process.name);
+            process.broken = true;
+            process.handles.kill();
+        }
+    }
+
+    /// Forgets a process once it has exited and everything it said was heard: only then is it
+    /// certain which sessions it had accepted.
+    fn bury(&mut self, id: ProcessId, admission: &mut Admission) {
+        let over = |process: &Process| process.channel_ended && process.exited.is_some();
+        if !self.processes.get(&id).is_some_and(over) {
+            return;
+        }
+        let Some(process) = self.processes.remove(&id) else { return };
+        self.tally.keep(&process.counter);
+        admission.closed(process.key.uid, process.live);
+        let how = process.exited.unwrap_or_default();
+        let (pid, name) = (process.handles.pid, process.name);
+        if process.live == 0 && process.on_the_way.is_empty() {
+            tracing::info!("session process {pid} of {name} ended: {how}");
+        } else {
+            tracing::warn!(
+                "session process {pid} of {name} ended: {how}; {} sessions are closed, {} go to the next process",
+                process.live,
+                if process.broken { 0 } else { process.on_the_way.len() }
+            );
+        }
+        for handover in process.on_the_way.into_values() {
+            if process.broken {
+                admission.closed(process.key.uid, 1);
+            } else {
+                self.send(handover, admission);
+            }
+        }
+    }
+
+    /// Tells every process to finish its requests in flight and exit. No new one is started.
+    pub fn finish(&mut self) {
+        self.stopping = true;
+        self.current.clear();
+        for process in self.processes.values() {
+            if process.handles.outbox.push(ToSession::Finish {}, Vec::new()).is_err() {
+                process.handles.kill();
+            }
+        }
+    }
+
+    /// Ends every process now.
+    pub fn kill_all(&self) {
+        for process in self.processes.values() {
+            tracing::warn!(
+                "session process {} of {} did not finish in time",
+                process.handles.pid,
+                process.name
+            );
+            process.handles.kill();
+        }
+    }
+}
+
+/// Writes a line of a session process under its pid and user.
+fn log_for(level: tracing::Level, pid: u32, name: &str, text: &str) {
+    match level {
+        tracing::Level::ERROR => tracing::error!("session process {pid} of {name}: {text}"),
+        tracing::Level::WARN => tracing::warn!("session process {pid} of {name}: {text}"),
+        tracing::Level::INFO => tracing::info!("session process {pid} of {name}: {text}"),
+        _ => tracing::debug!("session process {pid} of {name}: {text}"),
+    }
+}
+
+/// Cuts a list of paths into messages; the last one, which may be empty, is marked.
+fn in_pieces<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<(Vec<String>, bool)> {
+    let mut pieces = Vec::new();
+    let mut piece = Vec::new();
+    let mut bytes = 0;
+    for path in paths {
+        if bytes + path.len() > PATHS_PER_MESSAGE {
+            pieces.push((std::mem::take(&mut piece), true));
+            bytes = 0;
+        }
+        bytes += path.len();
+        piece.push(path.to_owned());
+    }
+    pieces.push((piece, false));
+    pieces
+}
+
+/// How many lines a session process may log: a burst, then a trickle.
+#[derive(Debug)]
+struct Ration {
+    left: u32,
+    since: Instant,
+    dropped: u64,
+}
+
+impl Ration {
+    /// Lines that may come at once.
+    const BURST: u32 = 256;
+    /// Lines per second after that.
+    const PER_SECOND: u32 = 16;
+
+    fn new(now: Instant) -> Self {
+        Ration { left: Self::BURST, since: now, dropped: 0 }
+    }
+
+    /// Whether a line may be written; if so, how many were dropped before it.
+    fn allow(&mut self, now: Instant) -> Option<u64> {
+        let seconds = (now - self.since).as_secs();
+        if seconds > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(Self::PER_SECOND);
+            self.left = self.left.saturating_add(more).min(Self::BURST);
+            self.since = now;
+        }
+        if self.left == 0 {
+            self.dropped += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_talkative_process_is_rationed_and_told_on() {
+        let start = Instant::now();
+        let mut ration = Ration::new(start);
+        let allowed = (0..1000).filter(|_| ration.allow(start).is_some()).count();
+        assert_eq!(allowed, Ration::BURST as usize);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(ration.allow(later), Some(1000 - u64::from(Ration::BURST)));
+        assert_eq!(ration.allow(later), Some(0));
+    }
+
+    #[test]
+    fn paths_are_cut_into_messages_and_the_last_is_marked() {
+        assert_eq!(in_pieces(std::iter::empty()), [(Vec::new(), false)]);
+        let long = "x".repeat(4000);
+        let pieces = in_pieces((0..20).map(|_| long.as_str()));
+        assert_eq!(pieces.iter().map(|(paths, _)| paths.len()).sum::<usize>(), 20);
+        assert_eq!(pieces.iter().map(|(_, more)| *more).collect::<Vec<_>>(), [true, true, false]);
+        assert!(pieces.iter().all(|(paths, _)| paths.len() <= PATHS_PER_MESSAGE / 4000));
+    }
+}

@@ -1,0 +1,257 @@
+//! The session process: one per user, with the user's rights, serving all of the user's sessions.
+//!
+//! ```text
+//!   core ── Start ──▶ become_user ──▶ one thread:  channel ─ connections ─ connections ...
+//!        ── Session + socket ───────────────────▶  a task each
+//!                                                   │ requests that wait for the disk
+//!                                                   ▼
+//!                                                  blocking pool: the same user, own umask
+//! ```
+//!
+//! * [`become_user`] gives up everything that the caller does not have.
+//! * [`connection`] is one session; [`socket`] its socket; [`server`] carries out a request.
+//! * [`core_link`] asks the core.
+//!
+//! The process ends when the core says so, when the core is gone, or on SIGTERM: each connection then
+//! finishes the request it works on, and what a client sent ahead is dropped. After an idle time
+//! without sessions it offers the core to leave.
+
+pub mod become_user;
+pub mod connection;
+pub mod core_link;
+pub mod server;
+pub mod socket;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handlers::{Ctx, User};
+use link::{Channel, Outbox};
+use ops::Product;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use self::core_link::CoreLink;
+use self::server::Server;
+use crate::channel::{ToCore, ToSession};
+
+/// Threads for requests that wait for the file system. More wait their turn.
+const BLOCKING_THREADS: usize = 32;
+
+/// Stack of such a thread, in bytes.
+const BLOCKING_STACK: usize = 512 * 1024;
+
+/// How long requests in flight may take when the process is to end. The core waits about as long.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// Questions and log lines that may wait for the core, which normally reads at once.
+const WAITING_MESSAGES: usize = 4096;
+
+/// Turns given to connections that were just about to start on a request when the end came.
+const LAST_TURNS: usize = 3;
+
+/// Runs a session process; its channel to the core is standard input.
+///
+/// # Errors
+/// When it was not started by the core, or cannot become the user.
+pub fn main() -> Result<(), Box<dyn Error>> {
+    crate::sys::close_from(3)?;
+    let channel = take_channel()?;
+    // Signals of the terminal are for the core, which then says what to do.
+    let _ = rustix::process::setsid();
+    rustix::thread::set_name(c"vmserverd")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(BLOCKING_STACK)
+        .on_thread_start(|| {
+            // Without this a mode that a caller gives could reach another thread's files: stop.
+            if let Err(error) = crate::sys::own_umask() {
+                tracing::error!("cannot separate a thread's umask: {error}");
+                std::process::abort();
+            }
+        })
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let result = runtime.block_on(run(channel));
+    // Idle connections are closed by the end of the process; requests that are stuck in the file
+    // system end with it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Standard input as the channel to the core; `/dev/null` takes its place.
+fn take_channel() -> Result<OwnedFd, Box<dyn Error>> {
+    let stdin = io::stdin();
+    let wrong = "this command is started by vmserverd itself";
+    let kind = sockopt::socket_type(&stdin).map_err(|_| wrong)?;
+    if kind != SocketType::SEQPACKET || sockopt::socket_domain(&stdin)? != AddressFamily::UNIX {
+        return Err(wrong.into());
+    }
+    let channel = stdin.as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(channel)
+}
+
+async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
+    let channel = Arc::new(Channel::<ToCore, ToSession>::from_fd(channel)?);
+    let Some((
+        ToSession::Start { uid, gid, groups, admin, title, version, build, idle, historic_bugs, level },
+        fds,
+    )) = channel.recv().await?
+    else {
+        return Err("the core did not say whom to serve".into());
+    };
+    if let Err(error) = become_user::become_user(uid, gid, &groups) {
+        let text = format!("cannot become uid {uid}: {error}");
+        channel.send(&ToCore::Log { level: 0, text: text.clone() }, &[]).await?;
+        return Err(text.into());
+    }
+    let page = fds.into_iter().next().ok_or("the core sent no counter")?;
+    let counter = crate::sys::map_counter(&page)?;
+    drop(page);
+
+    let outbox = Outbox::new(WAITING_MESSAGES);
+    tokio::task::spawn_local(outbox.clone().run(Arc::clone(&channel)));
+    let log = outbox.clone();
+    crate::log::install(crate::log::level_of(level), move |level, text| {
+        let text = crate::log::cut(text).to_owned();
+        // A full queue means that the core is slow; lines are worth less than requests.
+        let _ = log.push(ToCore::Log { level: crate::log::level_number(level), text }, Vec::new());
+    });
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
+
+    let mut session = Session {
+        server: Server::new(handlers::link()?, counter),
+        core: Arc::new(CoreLink::new(outbox)),
+        contexts: HashMap::new(),
+        product: Product::new("GSX", &title, &version, &build),
+        historic_bugs,
+        user: User { name: String::new(), uid, gid, groups, home: String::new(), admin },
+        received: 0,
+    };
+    session.serve(&channel, Duration::from_secs(u64::from(idle))).await
+}
+
+/// The state of the process besides its connections.
+struct Session {
+    server: Rc<Server>,
+    core: Arc<CoreLink>,
+    /// Contexts by login name: several names may share one uid.
+    contexts: HashMap<String, Arc<Ctx>>,
+    product: Product,
+    historic_bugs: bool,
+    /// Template of the users in the contexts.
+    user: User,
+    /// Sessions ever received.
+    received: u64,
+}
+
+impl Session {
+    /// Serves until there is a reason to end, then until the requests in flight are answered.
+    async fn serve(
+        &mut self,
+        channel: &Channel<ToCore, ToSession>,
+        idle: Duration,
+    ) -> Result<(), Box<dyn Error>> {
+        let server = Rc::clone(&self.server);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut connected = true;
+        let mut deadline: Option<Instant> = None;
+        // When to offer to leave; none while there are sessions, or after the offer.
+        let mut leave = Some(Instant::now() + idle);
+        loop {
+            if deadline.is_some() && server.busy() == 0 {
+                break;
+            }
+            tokio::select! {
+                message = channel.recv(), if connected => match message {
+                    Ok(Some((ToSession::Session { number, name, home, early }, fds))) => {
+                        leave = None;
+                        self.received += 1;
+                        // A core that has just died shows as the end of the channel.
+                        let _ = channel.send(&ToCore::Accepted { number }, &[]).await;
+                        self.begin(name, home, early, fds);
+                    }
+                    Ok(Some((ToSession::Finish {}, _))) => finish(&server, &mut deadline),
+                    Ok(Some((ToSession::Start { .. }, _))) => return Err("a second start".into()),
+                    Ok(Some((answer, _))) => self.core.answer(answer),
+                    Ok(None) | Err(_) => {
+                        // The core has died. Whoever has a request in flight still gets the answer.
+                        connected = false;
+                        self.core.gone();
+                        finish(&server, &mut deadline);
+                    }
+                },
+                () = server.changed.notified() => {
+                    let count = server.take_ended();
+                    if count > 0 && connected {
+                        // A core that has just died shows as the end of the channel.
+                        let _ = channel.send(&ToCore::Closed { count }, &[]).await;
+                    }
+                    if server.live() == 0 {
+                        leave = Some(Instant::now() + idle);
+                    }
+                },
+                () = until(leave) => {
+                    leave = None;
+                    let _ = channel.send(&ToCore::Idle { received: self.received }, &[]).await;
+                },
+                () = until(deadline) => break,
+                _ = terminate.recv() => finish(&server, &mut deadline),
+            }
+        }
+        // Requests that had arrived when the end was announced are in flight as well.
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+            while server.busy() > 0 && deadline.is_some_and(|deadline| Instant::now() < deadline) {
+                tokio::select! {
+                    () = server.changed.notified() => {}
+                    () = until(deadline) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the task of a session.
+    fn begin(&mut self, name: String, home: String, early: Vec<u8>, fds: Vec<OwnedFd>) {
+        let Some(socket) = fds.into_iter().next() else { return };
+        let ctx = match self.contexts.get(&name) {
+            Some(ctx) if ctx.user.home == home => Arc::clone(ctx),
+            _ => {
+                let user = User { name: name.clone(), home, ..self.user.clone() };
+                let ctx = Arc::new(Ctx {
+                    user,
+                    product: self.product.clone(),
+                    historic_bugs: self.historic_bugs,
+                    core: Arc::clone(&self.core) as Arc<dyn handlers::Core>,
+                });
+                self.contexts.insert(name, Arc::clone(&ctx));
+                ctx
+            }
+        };
+        tokio::task::spawn_local(connection::serve(Rc::clone(&self.server), ctx, socket, early));
+    }
+}
+
+/// Announces the end, once.
+fn finish(server: &Server, deadline: &mut Option<Instant>) {
+    if deadline.is_none() {
+        server.begin_stop();
+        *deadline = Some(Instant::now() + FINISH_WITHIN);
+    }
+}
+
+/// Waits for a moment; without one for ever.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,314 @@
+//! What all connections of a session process share, and what happens to one request.
+//!
+//! ```text
+//!   document ─▶ envelope ─▶ may this caller? ─▶ handler ─┬─ quick: reply appended at once
+//!                   │                │                   └─ slow:  Slow, a future of the reply
+//!                   └── Fault ◀──────┴── Failure ─▶ error reply, one log line under the request's id
+//! ```
+//!
+//! Every error is turned into a reply here and nowhere else. What the caller may know goes into the
+//! reply; what went wrong inside goes to the log under the same request id.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use handlers::{Ctx, Failure, Linked, Run};
+use ops::guard::Document;
+use ops::{Error, Fault, Reason, envelope};
+use tokio::sync::Notify;
+
+/// Reply buffers larger than this are not kept for reuse, in bytes.
+const KEEP_BUFFER: usize = 256 * 1024;
+
+/// Number of a request: the process and the count of its requests, unique in the log of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    process: u32,
+    number: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.process, self.number)
+    }
+}
+
+/// A reply that takes a while: the finished document.
+pub type Slow = Pin<Box<dyn Future<Output = Vec<u8>>>>;
+
+/// What became of a request.
+pub enum Handled {
+    /// Its reply has been appended.
+    Done,
+    /// Its reply has been appended, and the stream cannot be read on.
+    Close,
+    /// Its reply is still to come, and no other request of the connection may overtake it.
+    Slow(Slow),
+}
+
+/// Shared by all connections of the process. Lives on one thread.
+pub struct Server {
+    linked: Linked,
+    counter: &'static AtomicU64,
+    process: u32,
+    requests: Cell<u64>,
+    /// The buffer for replies, lent to whichever connection is at work.
+    buffer: RefCell<Vec<u8>>,
+    stopping: Cell<bool>,
+    busy: Cell<usize>,
+    live: Cell<usize>,
+    ended: Cell<u32>,
+    /// Raised when the server is told to stop.
+    pub stop: Notify,
+    /// Raised when a connection has ended, or is no longer busy.
+    pub changed: Notify,
+}
+
+impl Server {
+    /// A server whose requests are counted in `counter`.
+    #[must_use]
+    pub fn new(linked: Linked, counter: &'static AtomicU64) -> Rc<Self> {
+        Rc::new(Server {
+            linked,
+            counter,
+            process: std::process::id(),
+            requests: Cell::new(0),
+            buffer: RefCell::new(Vec::new()),
+            stopping: Cell::new(false),
+            busy: Cell::new(0),
+            live: Cell::new(0),
+            ended: Cell::new(0),
+            stop: Notify::new(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Carries out one document.
+    pub fn handle(self: &Rc<Self>, ctx: &Arc<Ctx>, document: Document<'_>, out: &mut Vec<u8>) -> Handled {
+        let id = self.next_request();
+        let request = match envelope::parse(document).and_then(|request| request.admit(ctx.user.admin)) {
+            Ok(request) => request,
+            Err(fault) => return self.fail(ctx, id, "", fault.into(), out),
+        };
+        let name = request.row().name;
+        let Some(run) = self.linked.get(request.op) else {
+            // Linking has made sure that this does not happen.
+            return self.fail(ctx, id, name, Failure::internal("finding the handler", name), out);
+        };
+        let start = out.len();
+        let input = request.into_input();
+        match run {
+            Run::Quick(handler) => {
+                let result = caught(|| handler(ctx, input, out));
+                match result {
+                    Ok(()) => {
+                        self.count();
+                        Handled::Done
+                    }
+                    Err(failure) => {
+                        // A handler that gave up half-way has left half a reply.
+                        out.truncate(start);
+                        self.fail(ctx, id, name, failure, out)
+                    }
+                }
+            }
+            Run::Blocking(prepare) => match caught(|| prepare(ctx, input)) {
+                Ok(job) => {
+                    let task = async {
+                        let work = tokio::task::spawn_blocking(|| caught(job));
+                        work.await
+                            .unwrap_or_else(|error| Err(Failure::internal("running the handler", error)))
+                    };
+                    Handled::Slow(self.slow(ctx, id, name, task))
+                }
+                Err(failure) => self.fail(ctx, id, name, failure, out),
+            },
+            Run::Async(prepare) => match caught(|| prepare(ctx, input)) {
+                Ok(later) => Handled::Slow(self.slow(ctx, id, name, Caught(later))),
+                Err(failure) => self.fail(ctx, id, name, failure, out),
+            },
+        }
+    }
+
+    /// Completes a future with what every reply needs.
+    fn slow(
+        self: &Rc<Self>,
+        ctx: &Arc<Ctx>,
+        id: RequestId,
+        name: &'static str,
+        work: impl Future<Output = Result<Vec<u8>, Failure>> + 'static,
+    ) -> Slow {
+        let (server, ctx) = (Rc::clone(self), Arc::clone(ctx));
+        Box::pin(async move {
+            match work.await {
+                Ok(reply) => {
+                    server.count();
+                    reply
+                }
+                Err(failure) => {
+                    let mut reply = Vec::new();
+                    server.fail(&ctx, id, name, failure, &mut reply);
+                    reply
+                }
+            }
+        })
+    }
+
+    /// Answers a stream that is not XML or exceeds a limit.
+    pub fn refuse(&self, ctx: &Ctx, reason: Reason, out: &mut Vec<u8>) {
+        let id = self.next_request();
+        self.fail(ctx, id, "", Fault::Malformed(reason).into(), out);
+    }
+
+    /// Turns a failure into its reply and logs it: the only place that does.
+    fn fail(&self, ctx: &Ctx, id: RequestId, name: &str, failure: Failure, out: &mut Vec<u8>) -> Handled {
+        let (error, closes) = match failure {
+            Failure::Told(fault) => {
+                tracing::debug!("request {id} {name}: {fault}");
+                let closes = fault.closes();
+                (fault.into_error(), closes)
+            }
+            internal @ Failure::Internal { .. } => {
+                tracing::error!("request {id} {name}: {internal}");
+                (Error::internal(id), false)
+            }
+        };
+        envelope::write_error(out, &ctx.product, &error);
+        self.count();
+        if closes { Handled::Close } else { Handled::Done }
+    }
+
+    fn next_request(&self) -> RequestId {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        RequestId { process: self.process, number }
+    }
+
+    /// Counts a request whose reply is complete; before any of the reply can be read.
+    fn count(&self) {
+        self.counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Borrows the reply buffer, empty.
+    pub(super) fn take_buffer(&self) -> Vec<u8> {
+        self.buffer.take()
+    }
+
+    /// Gives the reply buffer back.
+    pub(super) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= KEEP_BUFFER {
+            buffer.clear();
+            self.buffer.replace(buffer);
+        }
+    }
+
+    /// Whether requests in flight are the last ones.
+    #[must_use]
+    pub fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// From now on each connection finishes its request in flight and closes.
+    pub fn begin_stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
+    }
+
+    /// How many connections are in the middle of something.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.busy.get()
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// How many connections have ended since the last call.
+    #[must_use]
+    pub fn take_ended(&self) -> u32 {
+        self.ended.take()
+    }
+
+    /// Marks a connection as being in the middle of something until the mark is dropped.
+    pub(super) fn mark_busy(self: &Rc<Self>) -> BusyMark {
+        self.busy.set(self.busy.get() + 1);
+        BusyMark(Rc::clone(self))
+    }
+
+    /// Registers a connection until the mark is dropped.
+    pub(super) fn mark_live(self: &Rc<Self>) -> LiveMark {
+        self.live.set(self.live.get() + 1);
+        LiveMark(Rc::clone(self))
+    }
+}
+
+/// See [`Server::busy`].
+pub(super) struct BusyMark(Rc<Server>);
+
+impl Drop for BusyMark {
+    fn drop(&mut self) {
+        self.0.busy.set(self.0.busy.get().saturating_sub(1));
+        if self.0.stopping() {
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+/// See [`Server::live`].
+pub(super) struct LiveMark(Rc<Server>);
+
+impl LiveMark {
+    /// The server that the connection belongs to.
+    pub(super) fn server(&self) -> &Rc<Server> {
+        &self.0
+    }
+}
+
+impl Drop for LiveMark {
+    fn drop(&mut self) {
+        self.0.live.set(self.0.live.get().saturating_sub(1));
+        self.0.ended.set(self.0.ended.get().saturating_add(1));
+        self.0.changed.notify_one();
+    }
+}
+
+/// A panic of a handler as the failure it is.
+fn panicked(payload: &(dyn Any + Send)) -> Failure {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no text".to_owned());
+    Failure::internal("the handler panicked", text)
+}
+
+/// Runs code of a handler; its panic becomes a failure of this one request.
+///
+/// The handler's own state is gone with it, and what it shares (the context) has no locks that a
+/// panic could leave half-way.
+fn caught<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(panicked(&*payload)))
+}
+
+/// A future whose panic becomes a failure.
+struct Caught(handlers::Later);
+
+impl Future for Caught {
+    type Output = Result<Vec<u8>, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
+        polled.unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
+    }
+}

@@ -1,0 +1,120 @@
+//! The only unsafe code of this room.
+//!
+//! Four things that the safe wrappers we use do not offer: closing every descriptor above a number,
+//! sharing an atomic counter with another process, registering a descriptor of any kind with the
+//! reactor, and giving a thread a umask of its own.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::thread::UnshareFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Bytes of the page that holds a request counter.
+pub(crate) const COUNTER_BYTES: usize = 4096;
+
+/// Closes every descriptor from `first` on. To be called at the very start of a process only.
+///
+/// # Errors
+/// As `close_range(2)`.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // JUSTIFICATION: a process that is about to become somebody else must not rely on every
+    // descriptor of its parent having been marked close-on-exec.
+    // SAFETY: called before anything in this process has opened a descriptor above `first`, so no
+    // object owns what is closed.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Maps the page of a request counter for writing; it stays mapped as long as the process lives.
+///
+/// # Errors
+/// When the file is too small, or as `mmap(2)`.
+pub(crate) fn map_counter(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
+    let size = rustix::fs::fstat(file)?.st_size;
+    if usize::try_from(size).is_ok_and(|size| size < COUNTER_BYTES) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the counter page is too small"));
+    }
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // JUSTIFICATION: counting by messages would cost a round trip or be late; a shared page makes
+    // the count exact for the price of one addition.
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+    let address = unsafe {
+        rustix::mm::mmap(std::ptr::null_mut(), COUNTER_BYTES, protection, MapFlags::SHARED, file, 0)?
+    };
+    // SAFETY: the mapping is page-aligned, readable, writable, zero or written by atomics only,
+    // never unmapped, and cannot fault because the core has sealed the file against shrinking.
+    Ok(unsafe { AtomicU64::from_ptr(address.cast()) })
+}
+
+/// Registers a descriptor with the reactor of the current runtime.
+///
+/// # Errors
+/// As `epoll_ctl(2)`.
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // JUSTIFICATION: sessions come as TCP and as unix sockets; one type serves both, and leaves out
+    // the interest in writability that would wake the process whenever a client has read.
+    // SAFETY: the AsyncFd owns the descriptor, so it stays open and the same until both are dropped.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}
+
+/// Gives the calling thread a umask and working directory of its own.
+///
+/// # Errors
+/// As `unshare(2)`.
+pub(crate) fn own_umask() -> io::Result<()> {
+    // JUSTIFICATION: rights that a caller gives must hold exactly from the first moment, which takes
+    // a lifted umask around one call; a umask shared with other threads would lift theirs too.
+    // SAFETY: CLONE_FS only copies what a thread uses to look up paths; no memory or descriptor
+    // table is separated.
+    let separated = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) };
+    separated.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_counter_is_seen_through_the_file() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(COUNTER_BYTES as u64).unwrap();
+        let counter = map_counter(&OwnedFd::from(file.try_clone().unwrap())).unwrap();
+        counter.fetch_add(7, Ordering::Relaxed);
+        let mut bytes = [0; 8];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(u64::from_ne_bytes(bytes), 7);
+        let small = tempfile::tempfile().unwrap();
+        assert!(map_counter(&OwnedFd::from(small)).is_err());
+    }
+
+    #[test]
+    fn a_thread_can_have_a_umask_of_its_own() {
+        use rustix::fs::Mode;
+        let before = rustix::process::umask(Mode::from_raw_mode(0o022));
+        std::thread::spawn(|| {
+            own_umask().unwrap();
+            rustix::process::umask(Mode::from_raw_mode(0o077));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(rustix::process::umask(before), Mode::from_raw_mode(0o022));
+    }
+
+    #[tokio::test]
+    async fn any_socket_can_be_registered() {
+        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+        a.set_nonblocking(true).unwrap();
+        let number = a.as_raw_fd();
+        let registered = register(a.into(), Interest::READABLE).unwrap();
+        assert_eq!(registered.get_ref().as_raw_fd(), number);
+    }
+}
