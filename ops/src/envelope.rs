@@ -206,3 +206,330 @@ fn warnings(pen: &mut Out<'_>, warnings: &[String]) {
     }
     pen.close("warnings", all);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file_manager::{GetHomeDir, GetParentDir, ListDir, MakeDir, MakeDirReply};
+    use crate::guard::Reason;
+    use crate::main_ops::{Div, Inc};
+    use crate::value::Number;
+    use crate::vmserverd::{GetConnectedVmListReply, GetOperationTable, IsAdminUser, IsAdminUserReply};
+    use crate::{Error, ErrorCode, Field};
+
+    /// Reads a request as the operation `O`, which must be the one it names.
+    fn read<O: Operation>(text: &str) -> Result<O, Fault> {
+        let request = parse(Document::check(text).expect("guarded"))?;
+        assert_eq!(request.row().name, O::ROW.name);
+        request.read()
+    }
+
+    fn refused<O: Operation + std::fmt::Debug>(text: &str) -> String {
+        match read::<O>(text) {
+            Err(Fault::Refused(error)) => error.text,
+            other => panic!("{other:?} for {text}"),
+        }
+    }
+
+    fn malformed<O: Operation + std::fmt::Debug>(text: &str) -> Reason {
+        match read::<O>(text) {
+            Err(Fault::Malformed(reason)) => reason,
+            other => panic!("{other:?} for {text}"),
+        }
+    }
+
+    #[test]
+    fn a_number_however_it_is_written() {
+        for text in [
+            "<exec><op>inc</op><in><number>42</number></in></exec>",
+            " <?xml version='1.0'?><!-- c --><exec>\n<op>inc</op>\n<in>\n<number> 42\n</number>\n</in>\n</exec>",
+            "<exec a='1'><op b='2'>inc</op><in c='>'><number d='/>'>42</number></in></exec>",
+            "<exec><op>in<!-- c -->c</op><in><number>4<!-- c -->2</number></in></exec>",
+            "<exec><op>&#105;nc</op><in><number>&#x34;2</number></in></exec>",
+            "<exec><op><![CDATA[inc]]></op><in><number>4<![CDATA[2]]></number></in></exec>",
+            "<exec><in><number>42</number></in><op>inc</op></exec>",
+            "<exec><x><op>dec</op></x><op>inc</op><y/><in><z><number>1</number></z><number>42</number></in><w/></exec>",
+        ] {
+            assert_eq!(read(text), Ok(Inc { number: Number::Integer(42) }), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_operation_without_parameters_needs_no_in() {
+        for text in [
+            "<exec><op>VMServerd_IsAdminUser</op></exec>",
+            "<exec><op>VMServerd_IsAdminUser</op><in/></exec>",
+            "<exec><op>VMServerd_IsAdminUser</op><in> </in></exec>",
+            "<exec><in/><op>VMServerd_IsAdminUser</op></exec>",
+            "<exec><op>VMServerd_IsAdminUser</op><in><a><b>c</b></a></in></exec>",
+        ] {
+            assert_eq!(read(text), Ok(IsAdminUser {}), "{text}");
+        }
+        assert_eq!(
+            read("<exec><op>VMServerd_GetOperationTable</op></exec>"),
+            Ok(GetOperationTable { details: false })
+        );
+        assert_eq!(read("<exec><op>FileManager_GetHomeDir</op></exec>"), Ok(GetHomeDir { user: None }));
+        assert_eq!(
+            read("<exec><op>FileManager_GetHomeDir</op><in><user/></in></exec>"),
+            Ok(GetHomeDir { user: Some(String::new()) })
+        );
+    }
+
+    #[test]
+    fn envelopes_that_are_wrong() {
+        for (text, error) in [
+            ("<exec/>", "Invalid argument: missing parameter op"),
+            ("<exec><in/></exec>", "Invalid argument: missing parameter op"),
+            ("<exec><op/></exec>", "Not supported: unknown operation "),
+            ("<exec><op>INC</op></exec>", "Not supported: unknown operation INC"),
+            ("<exec><op> inc</op></exec>", "Not supported: unknown operation  inc"),
+            ("<exec><op>inc</op><op>inc</op></exec>", "Invalid argument: op: given twice"),
+            ("<exec><op>a<b/></op></exec>", "Invalid argument: op: must not contain elements"),
+            ("<exec><in/><in/><op>inc</op></exec>", "Invalid argument: in: given twice"),
+            ("<exec><op>x</op><in/></exec>", "Not supported: unknown operation x"),
+        ] {
+            let fault = parse(Document::check(text).unwrap()).map(|request| request.op).unwrap_err();
+            assert_eq!(fault, Fault::Refused(fault.clone().into_error()), "{text}");
+            assert_eq!(fault.into_error().text, error, "{text}");
+        }
+        for (text, error) in [
+            (
+                "<exec><op>inc</op><in><number>1</number></in><op>inc</op></exec>",
+                "Invalid argument: op: given twice",
+            ),
+            (
+                "<exec><op>inc</op><in><number>1</number></in><in/></exec>",
+                "Invalid argument: in: given twice",
+            ),
+            ("<exec><op>inc</op><in/></exec>", "Invalid argument: missing parameter number"),
+            ("<exec><op>inc</op></exec>", "Invalid argument: missing parameter number"),
+        ] {
+            assert_eq!(refused::<Inc>(text), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_where_only_elements_belong_is_malformed() {
+        for text in [
+            "<exec>x<op>inc</op><in><number>1</number></in></exec>",
+            "<exec><op>inc</op>x<in><number>1</number></in></exec>",
+            "<exec><op>inc</op><in>x<number>1</number></in></exec>",
+            "<exec><op>inc</op><in><number>1</number>&#65;</in></exec>",
+            "<exec><op>inc</op><in><number>1</number></in><![CDATA[x]]></exec>",
+            "<exec><op>inc</op><in><number>1</number></in><in>x</in></exec>",
+        ] {
+            let reason = match parse(Document::check(text).unwrap()) {
+                Err(fault) => fault,
+                Ok(request) => request.read::<Inc>().unwrap_err(),
+            };
+            assert_eq!(reason, Fault::Malformed(Reason::StrayText), "{text}");
+        }
+        // Also when the operation is unknown, missing, or in the other order.
+        for text in [
+            "<exec><op>x</op><in>y</in></exec>",
+            "<exec><op>x</op><in/>y</exec>",
+            "<exec><in>y</in></exec>",
+            "<exec><in>y</in><op>inc</op></exec>",
+            "<exec>y</exec>",
+        ] {
+            let fault = parse(Document::check(text).unwrap()).map(|request| request.op).unwrap_err();
+            assert_eq!(fault, Fault::Malformed(Reason::StrayText), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_wrong_parameter_is_named() {
+        let div = |inside: &str| refused::<Div>(&format!("<exec><op>div</op><in>{inside}</in></exec>"));
+        assert_eq!(
+            div("<dividend>x</dividend><divisor>y</divisor>"),
+            "Invalid argument: dividend: not a number"
+        );
+        assert_eq!(div("<divisor>y</divisor>"), "Invalid argument: divisor: not a number");
+        assert_eq!(div("<divisor>1</divisor>"), "Invalid argument: missing parameter dividend");
+        assert_eq!(
+            div("<dividend>1</dividend><numerator>1</numerator><divisor>1</divisor>"),
+            "Invalid argument: dividend: given twice"
+        );
+        assert_eq!(
+            div("<dividend><b>1</b></dividend><divisor>1</divisor>"),
+            "Invalid argument: dividend: must not contain elements"
+        );
+        assert_eq!(
+            read("<exec><op>div</op><in><numerator>1</numerator><denominator>2</denominator></in></exec>"),
+            Ok(Div { dividend: Number::Integer(1), divisor: Number::Integer(2) })
+        );
+    }
+
+    #[test]
+    fn a_malformed_rest_wins_over_a_wrong_parameter() {
+        let many = "<directory>/a</directory>".repeat(257);
+        let text = format!(
+            "<exec><op>FileManager_MakeDir</op><in><makeParents>x</makeParents><directories>{many}</directories></in></exec>"
+        );
+        assert_eq!(malformed::<MakeDir>(&text), Reason::TooManyItems(256));
+        assert_eq!(
+            malformed::<Inc>("<exec><op>inc</op><in><number>x</number></in>y</exec>"),
+            Reason::StrayText
+        );
+    }
+
+    #[test]
+    fn lists() {
+        let make = |inside: &str| format!("<exec><op>FileManager_MakeDir</op><in>{inside}</in></exec>");
+        let paths = |inside: &str| -> Vec<String> {
+            let request: MakeDir = read(&make(inside)).unwrap();
+            request.directories.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            paths("<directories><directory>/a</directory> <x/> <directory>/b</directory></directories>"),
+            ["/a", "/b"]
+        );
+        assert_eq!(paths("<directory>/a</directory>"), ["/a"]);
+        assert_eq!(paths("<path>/a</path>"), ["/a"]);
+        let full = format!("<directories>{}</directories>", "<directory>/a</directory>".repeat(256));
+        assert_eq!(paths(&full).len(), 256);
+        for (inside, error) in [
+            ("", "missing parameter directories"),
+            ("<directories/>", "missing parameter directories"),
+            ("<directories>/a</directories>", "directories: text outside directory"),
+            ("<directories><directory>a</directory></directories>", "directory: not an absolute path"),
+            ("<directory>/a</directory><directory>/b</directory>", "directory: given twice"),
+            ("<directories/><directory>/b</directory>", "directory: given twice"),
+            ("<directories/><directories/>", "directories: given twice"),
+        ] {
+            assert_eq!(refused::<MakeDir>(&make(inside)), format!("Invalid argument: {error}"), "{inside}");
+        }
+        assert_eq!(
+            malformed::<MakeDir>(&make(&format!("<directory>/{}</directory>", "p".repeat(4095)))),
+            Reason::PathTooLong
+        );
+    }
+
+    #[test]
+    fn rights_stand_in_place_and_line_ends_are_folded() {
+        let request: MakeDir = read(
+            "<exec><op>FileManager_MakeDir</op><in><group_mode>rx</group_mode><other_mode/>\
+             <directory>/a\r\nb\rc&#13;</directory><makeParents> YES </makeParents></in></exec>",
+        )
+        .unwrap();
+        assert_eq!(request.modes.apply(0o777), 0o750);
+        assert_eq!(request.directories[0].as_str(), "/a\nb\nc\r");
+        assert!(request.make_parents);
+        let list: ListDir =
+            read("<exec><op>FileManager_ListDir</op><in><path>/a&lt;&amp;<![CDATA[<b>]]></path></in></exec>")
+                .unwrap();
+        assert_eq!((list.directory.as_str(), list.show_hidden), ("/a<&<b>", true));
+        assert_eq!(
+            refused::<GetParentDir>(
+                "<exec><op>FileManager_GetParentDir</op><in><path>/a</path><directory>/a</directory></in></exec>"
+            ),
+            "Invalid argument: directory: given twice"
+        );
+    }
+
+    /// A rootonly row, which the table does not have yet.
+    #[test]
+    fn only_administrators_are_admitted_to_rootonly_operations() {
+        let text = "<exec><op>inc</op><in><number>1</number></in></exec>";
+        for row in crate::TABLE {
+            let sample = crate::docs::sample(row);
+            let request = parse(Document::check(&sample).unwrap()).unwrap();
+            let admitted = request.admit(false).map(|request| request.op);
+            match row.access {
+                Access::AuthUser => assert_eq!(admitted.unwrap().row().name, row.name),
+                Access::RootOnly => assert_eq!(admitted.unwrap_err().into_error().code, ErrorCode::NoAccess),
+            }
+        }
+        let request = parse(Document::check(text).unwrap()).unwrap();
+        assert_eq!(
+            request.reject(Error::admin_required("inc")).into_error().text,
+            "Permission denied: operation inc requires administrator privileges"
+        );
+        let request = parse(Document::check("<exec><op>inc</op><in>x</in></exec>").unwrap()).unwrap();
+        assert_eq!(request.reject(Error::admin_required("inc")), Fault::Malformed(Reason::StrayText));
+    }
+
+    const FRAME: &str = concat!(
+        r#"<exec><product id="GSX"><title>VMware Server</title><version>1.0.3 build-44356</version>"#,
+        "<build>44356</build></product><returncode>"
+    );
+
+    fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn replies() {
+        let product = Product::default();
+        let reply = IsAdminUserReply { user: "a<b".into(), is_admin: false };
+        assert_eq!(
+            text_of(|out| write_ok(out, &product, &reply)),
+            format!("{FRAME}1</returncode><out><user>a&lt;b</user><isAdmin>0</isAdmin></out></exec>\n")
+        );
+        let reply = GetConnectedVmListReply { vms: Vec::new() };
+        assert_eq!(
+            text_of(|out| write(out, &product, &Ok(reply))),
+            format!("{FRAME}1</returncode><out><vms/></out></exec>\n")
+        );
+    }
+
+    #[test]
+    fn error_replies() {
+        let product = Product::default();
+        let error = Error::new(ErrorCode::NoSuchVm);
+        assert_eq!(
+            text_of(|out| write_error(out, &product, &error)),
+            format!(
+                "{FRAME}0</returncode><errors><error code=\"-11\">No such virtual machine</error></errors><out/></exec>\n"
+            )
+        );
+        let done = MakeDirReply { directories: vec!["/a".to_owned().try_into().unwrap()] };
+        let error = Error::no_access("/b&").finished(&done);
+        assert_eq!(
+            text_of(|out| write::<MakeDirReply>(out, &product, &Err(error))),
+            format!(
+                "{FRAME}0</returncode><errors><error code=\"-4\">Permission denied: /b&amp;</error></errors>\
+                 <out><directories><directory>/a</directory></directories></out></exec>\n"
+            )
+        );
+        // Scripts look for the quoted state in the raw text.
+        let conflict = text_of(|out| write_error(out, &product, &Error::state_conflict("start", "on")));
+        assert!(conflict.contains(r#"("on")"#));
+    }
+
+    /// A reply with warnings, written by hand where the derive would.
+    struct Warned(Vec<String>);
+
+    impl Reply for Warned {
+        const FIELDS: &'static [Field] = &[];
+
+        fn write(&self, _: &mut Out<'_>) {}
+
+        fn warnings(&self) -> &[String] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn warnings_stand_before_out() {
+        let reply = Warned(vec!["one".into(), "t<o".into()]);
+        assert_eq!(
+            text_of(|out| write_ok(out, &Product::default(), &reply)),
+            format!(
+                "{FRAME}1</returncode><warnings><warning>one</warning><warning>t&lt;o</warning></warnings><out/></exec>\n"
+            )
+        );
+    }
+
+    #[test]
+    fn the_product_is_escaped() {
+        let product = Product::new("a\"<", "b&", "c", "");
+        let reply = text_of(|out| write_error(out, &product, &Error::missing("x")));
+        assert!(reply.starts_with(
+            "<exec><product id=\"a&quot;&lt;\"><title>b&amp;</title><version>c</version><build/></product>"
+        ));
+    }
+}

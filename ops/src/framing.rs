@@ -56,7 +56,7 @@ impl Inbox {
             self.buffer.drain(..self.taken);
             self.taken = 0;
         }
-        if self.buffer.capacity() - self.buffer.len() < self.want.min(SMALL) {
+        if self.buffer.capacity() - self.buffer.len() < self.want {
             // Doubling up to a step of 64 KiB keeps both the copying and the slack bounded.
             let step = self.want.max(self.buffer.len()).min(LARGE);
             self.buffer.reserve_exact(step);
@@ -133,5 +133,140 @@ impl Inbox {
 impl Default for Inbox {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "<exec><op>inc</op><in><number>42</number></in></exec>";
+
+    /// Everything that is ready, as text.
+    fn ready(inbox: &mut Inbox) -> Vec<String> {
+        let mut documents = Vec::new();
+        while let Some(document) = inbox.next().unwrap() {
+            documents.push(document.as_str().to_owned());
+        }
+        documents
+    }
+
+    #[test]
+    fn a_document_split_at_every_byte_arrives_once() {
+        let text = "\u{FEFF}<?xml version='1.0'?>\r\n<exec a='ä'><op>inc</op><in/><!-- € --></exec>";
+        let document = text.trim_start_matches('\u{FEFF}');
+        for cut in 0..=text.len() {
+            let mut inbox = Inbox::new();
+            inbox.feed(&text.as_bytes()[..cut]);
+            let mut documents = ready(&mut inbox);
+            inbox.feed(&text.as_bytes()[cut..]);
+            documents.extend(ready(&mut inbox));
+            assert_eq!(documents, [document], "cut at {cut}");
+            assert_eq!(inbox.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn documents_may_be_ended_by_anything_or_nothing() {
+        let mut inbox = Inbox::new();
+        inbox.feed(format!("{ONE}{ONE}\n{ONE}\0{ONE}\r\n\0\u{FEFF}<exec/>  ").as_bytes());
+        assert_eq!(ready(&mut inbox), [ONE, ONE, ONE, ONE, "<exec/>"]);
+        assert!(inbox.is_empty());
+        assert_eq!(inbox.capacity(), 0);
+    }
+
+    #[test]
+    fn ten_thousand_pipelined_documents_in_reads_of_any_size() {
+        let stream: String = (0..10_000).map(|n| format!("<exec><op>{n}</op></exec>")).collect();
+        for step in [1, 7, 1000, 65_536] {
+            let mut inbox = Inbox::new();
+            let mut count = 0;
+            for piece in stream.as_bytes().chunks(step) {
+                inbox.feed(piece);
+                while let Some(document) = inbox.next().unwrap() {
+                    assert_eq!(document.as_str(), format!("<exec><op>{count}</op></exec>"));
+                    count += 1;
+                }
+            }
+            assert_eq!(count, 10_000);
+            assert_eq!(inbox.capacity(), 0);
+        }
+    }
+
+    /// Reads as a socket would: as much as there is room for.
+    fn read(inbox: &mut Inbox, stream: &mut &[u8]) -> usize {
+        let room = inbox.room();
+        let length = (room.capacity() - room.len()).min(stream.len());
+        let (now, later) = stream.split_at(length);
+        room.extend_from_slice(now);
+        *stream = later;
+        length
+    }
+
+    #[test]
+    fn the_memory_of_the_largest_request_is_bounded() {
+        let document = format!("<exec>{}</exec>", "x".repeat(65_536 - 13));
+        let stream = document.repeat(5);
+        let mut rest = stream.as_bytes();
+        let mut inbox = Inbox::new();
+        let (mut largest, mut documents) = (0, 0);
+        while !rest.is_empty() {
+            read(&mut inbox, &mut rest);
+            largest = largest.max(inbox.capacity());
+            while inbox.next().unwrap().is_some() {
+                documents += 1;
+            }
+        }
+        assert_eq!(documents, 5);
+        assert!(largest <= 2 * 65_536, "{largest} bytes");
+    }
+
+    #[test]
+    fn an_endless_request_is_refused_within_the_limit() {
+        let stream = format!("<exec>{}", "x".repeat(1 << 20));
+        let mut rest = stream.as_bytes();
+        let mut inbox = Inbox::new();
+        let mut largest = 0;
+        let reason = loop {
+            read(&mut inbox, &mut rest);
+            largest = largest.max(inbox.capacity());
+            if let Err(reason) = inbox.next() {
+                break reason;
+            }
+        };
+        assert_eq!(reason, Reason::TooLarge(65_536));
+        assert!(largest <= 2 * 65_536, "{largest} bytes");
+        assert_eq!(inbox.next(), Err(Reason::TooLarge(65_536)), "again");
+    }
+
+    #[test]
+    fn endless_padding_needs_no_memory() {
+        let mut inbox = Inbox::new();
+        for _ in 0..1000 {
+            inbox.feed(&[b' '; 4096]);
+            assert_eq!(inbox.next(), Ok(None));
+            assert_eq!(inbox.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn room_grows_while_reads_fill_it_and_shrinks_again() {
+        let stream = ONE.repeat(10_000);
+        let mut rest = stream.as_bytes();
+        let mut inbox = Inbox::new();
+        let mut reads = 0;
+        while !rest.is_empty() {
+            read(&mut inbox, &mut rest);
+            reads += 1;
+            while inbox.next().unwrap().is_some() {}
+        }
+        assert!(reads < stream.len() / 32_768, "{reads} reads for {} bytes", stream.len());
+        let mut one = ONE.as_bytes();
+        for _ in 0..2 {
+            read(&mut inbox, &mut one);
+            while inbox.next().unwrap().is_some() {}
+            one = ONE.as_bytes();
+        }
+        assert!(inbox.room().capacity() <= 2 * SMALL, "small again after a short read");
     }
 }

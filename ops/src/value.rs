@@ -54,6 +54,10 @@ impl fmt::Display for Invalid {
 }
 
 /// A value that is the text of one element.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be read from the text of an element",
+    note = "see the table of types in `ops::value`"
+)]
 pub trait Scalar: Sized {
     /// Name of the type in the documentation.
     const KIND: &'static str;
@@ -74,6 +78,10 @@ pub trait Scalar: Sized {
 }
 
 /// Something that can be written as one element: a scalar or a group of fields.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be written as an element",
+    note = "see the table of types in `ops::value`, or derive `Fragment` for a group of fields"
+)]
 pub trait Element {
     /// Name of the type in the documentation.
     const KIND: &'static str;
@@ -523,6 +531,198 @@ impl Encoding {
         match self {
             Encoding::Text => Ok(text.into_bytes()),
             Encoding::Base64 => from_base64(&text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse<T: Scalar>(text: &str) -> Result<T, Invalid> {
+        T::parse(Cow::Borrowed(text))
+    }
+
+    fn written<T: Scalar>(value: &T) -> String {
+        let mut bytes = Vec::new();
+        value.write(&mut Out::new(&mut bytes));
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn reason<T: Scalar + std::fmt::Debug>(text: &str) -> String {
+        parse::<T>(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn booleans() {
+        for text in ["1", "true", "TRUE", "Yes", " 1\n"] {
+            assert_eq!(parse(text), Ok(true), "{text}");
+        }
+        for text in ["0", "false", "NO", "\t0 "] {
+            assert_eq!(parse(text), Ok(false), "{text}");
+        }
+        for text in ["", "2", "on", "01", "y", "t rue"] {
+            assert_eq!(reason::<bool>(text), "not a boolean", "{text}");
+        }
+        assert_eq!((written(&true), written(&false)), ("1".into(), "0".into()));
+    }
+
+    #[test]
+    fn integers_take_digits_and_a_minus_only() {
+        for (text, value) in [
+            ("0", 0),
+            ("-0", 0),
+            ("-1", -1),
+            ("007", 7),
+            (" 42\r\n", 42),
+            ("2147483648", 1 << 31),
+            ("999999999999999999", 999_999_999_999_999_999),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+            ("0000000000000000000000000000042", 42),
+        ] {
+            assert_eq!(parse::<i64>(text), Ok(value), "{text}");
+        }
+        for text in ["", " ", "-", "+1", "1e9", "0x10", "1 2", "1.0", "--1", "1-", "٣", "1_000", "NaN"] {
+            assert_eq!(reason::<i64>(text), "not an integer", "{text}");
+        }
+        for text in ["9223372036854775808", "-9223372036854775809", "18446744073709551616"] {
+            assert_eq!(reason::<i64>(text), "out of range", "{text}");
+        }
+        assert_eq!(reason::<i64>(&"9".repeat(60_000)), "out of range");
+    }
+
+    #[test]
+    fn sizes_are_not_negative() {
+        assert_eq!(parse("4294967296"), Ok(Size(1 << 32)));
+        assert_eq!(reason::<Size>("-1"), "out of range");
+        assert_eq!(reason::<u64>("-1"), "out of range");
+        assert_eq!(reason::<u32>("4294967296"), "out of range");
+        assert_eq!(parse("4294967295"), Ok(u32::MAX));
+    }
+
+    #[test]
+    fn numbers_are_integers_or_decimal_fractions() {
+        assert_eq!(parse("42"), Ok(Number::Integer(42)));
+        assert_eq!(parse(" -1.5 "), Ok(Number::Decimal(-1.5)));
+        for text in ["", ".", "1.", ".5", "1.5.5", "1.5e3", "-", "inf", "0x1.0", "1,5", "1.-5"] {
+            assert_eq!(reason::<Number>(text), "not a number", "{text}");
+        }
+        assert_eq!(reason::<Number>("9223372036854775808"), "out of range");
+        assert_eq!(reason::<Number>(&format!("{}.0", "9".repeat(400))), "out of range");
+        assert_eq!(written(&Number::Decimal(0.1)), "0.1");
+        assert_eq!(written(&Number::Decimal(42.0)), "42");
+        assert_eq!(written(&Number::Decimal(-0.0)), "0");
+        assert_eq!(written(&Number::Decimal(1e21)), "1000000000000000000000", "no exponent");
+    }
+
+    #[test]
+    fn sums_and_quotients() {
+        use Number::{Decimal, Integer};
+        assert_eq!(Integer(42).checked_add(1), Some(Integer(43)));
+        assert_eq!(Integer(i64::MAX).checked_add(1), None);
+        assert_eq!(Integer(i64::MIN).checked_add(-1), None);
+        assert_eq!(Decimal(0.5).checked_add(1), Some(Decimal(1.5)));
+        assert_eq!(Decimal(f64::MAX).checked_add(1), Some(Decimal(f64::MAX)));
+        assert_eq!(Integer(84).checked_div(Integer(2)), Some(Integer(42)));
+        assert_eq!(Integer(1).checked_div(Integer(4)), Some(Decimal(0.25)));
+        assert_eq!(Integer(i64::MIN).checked_div(Integer(-1)), None);
+        assert_eq!(Decimal(1.0).checked_div(Integer(4)), Some(Decimal(0.25)));
+        assert_eq!(Decimal(f64::MAX).checked_div(Decimal(0.5)), None, "an overflow is no number");
+        assert!(Integer(0).is_zero() && Decimal(0.0).is_zero() && Decimal(-0.0).is_zero());
+        assert!(!Decimal(f64::MIN_POSITIVE).is_zero());
+    }
+
+    #[test]
+    fn paths_are_absolute_and_bounded() {
+        for text in ["/", "/a/../b", "//a//b/", "/a\nb", "/ä", " ".repeat(3).as_str()] {
+            let path = parse::<HostPath>(text);
+            assert_eq!(path.is_ok(), text.starts_with('/'), "{text}");
+        }
+        for length in [4094, 4095] {
+            assert!(parse::<HostPath>(&format!("/{}", "p".repeat(length - 1))).is_ok());
+        }
+        for length in [4096, 4097, 60_000] {
+            let path = format!("/{}", "p".repeat(length - 1));
+            assert_eq!(parse::<HostPath>(&path), Err(Invalid::Limit(Reason::PathTooLong)));
+        }
+        for text in ["", "a", "./a", r"C:\a", "~", " /a"] {
+            assert_eq!(reason::<HostPath>(text), "not an absolute path", "{text}");
+        }
+        assert_eq!(reason::<HostPath>("/a\0b"), "contains NUL");
+    }
+
+    #[test]
+    fn rights_in_any_order() {
+        for (text, bits, out) in [
+            ("rwx", 7, "rwx"),
+            ("xr", 5, "r-x"),
+            ("", 0, "---"),
+            ("---", 0, "---"),
+            ("ww-", 2, "-w-"),
+            (" r ", 4, "r--"),
+        ] {
+            let triad: Triad = parse(text).unwrap();
+            assert_eq!((triad.bits(), written(&triad).as_str()), (bits, out), "{text}");
+        }
+        for text in ["R", "rws", "7", "r w"] {
+            assert_eq!(reason::<Triad>(text), "only r, w, x and - are allowed", "{text}");
+        }
+        assert_eq!(Triad::from_bits(0o755).bits(), 5, "only the lowest three bits count");
+    }
+
+    #[test]
+    fn words_ignore_case() {
+        assert_eq!(parse(" BASE64\n"), Ok(Encoding::Base64));
+        assert_eq!(reason::<Encoding>("base32"), "must be one of: text base64");
+        assert_eq!(written(&Encoding::Text), "text");
+    }
+
+    #[test]
+    fn bytes_travel_as_text_or_base64() {
+        for (bytes, encoding, text) in [
+            (&b"abc\n"[..], Encoding::Text, "abc\n"),
+            ("ä".as_bytes(), Encoding::Text, "ä"),
+            (b"", Encoding::Text, ""),
+            (b"a\0", Encoding::Base64, "YQA="),
+            (b"\xFF", Encoding::Base64, "/w=="),
+            ("\u{FFFE}".as_bytes(), Encoding::Base64, "77++"),
+        ] {
+            assert_eq!(Encoding::of(bytes), (encoding, text.to_owned()));
+            assert_eq!(encoding.decode(text.to_owned()).unwrap(), bytes);
+        }
+        assert_eq!(from_base64("YQ\r\n A=").unwrap(), b"a\0");
+        for text in ["YQA", "YQA=x", "ä", "YQ=A", "_w=="] {
+            assert_eq!(from_base64(text).unwrap_err().to_string(), "not base64", "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn integers_come_back(value: i64) {
+            proptest::prop_assert_eq!(parse::<i64>(&written(&value)), Ok(value));
+        }
+
+        #[test]
+        fn decimals_come_back(value in proptest::num::f64::NORMAL) {
+            let text = written(&Number::Decimal(value));
+            let again = parse::<Number>(&text);
+            if text.contains('.') {
+                proptest::prop_assert_eq!(again, Ok(Number::Decimal(value)));
+            } else {
+                proptest::prop_assert!(matches!(again, Ok(Number::Integer(_)) | Err(Invalid::Value(_))));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_a_value_panic(text: String) {
+            let _ = parse::<bool>(&text);
+            let _ = parse::<i64>(&text);
+            let _ = parse::<Size>(&text);
+            let _ = parse::<Number>(&text);
+            let _ = parse::<HostPath>(&text);
+            let _ = parse::<Triad>(&text);
+            let _ = from_base64(&text);
         }
     }
 }
