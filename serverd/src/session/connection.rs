@@ -49,21 +49,26 @@ pub const MAX_STALL: Duration = Duration::from_secs(60);
 /// not lost with it.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The same when the whole server stops, which must not take long.
+const LINGER_AT_STOP: Duration = Duration::from_millis(500);
+
 /// Most bytes that are thrown away meanwhile.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Serves one connection until it ends. `early` was sent before the hand-over.
-pub async fn serve(server: Rc<Server>, ctx: Arc<Ctx>, fd: OwnedFd, early: Vec<u8>) {
-    match Socket::new(fd) {
-        Ok(socket) => {
-            let mut inbox = Inbox::new();
-            inbox.feed(&early);
-            drop(early);
-            Connection { socket, inbox, ctx, mark: server.mark_live() }.run().await;
-        }
-        Err(error) => {
-            drop(server.mark_live());
-            tracing::warn!("a session is closed: {error}");
+///
+/// The future is what an idle connection costs, so it is built around one value: whatever an async
+/// function moves about while it starts would stay in its memory for good.
+pub fn serve(
+    server: &Rc<Server>,
+    ctx: Arc<Ctx>,
+    fd: OwnedFd,
+    early: &[u8],
+) -> impl Future<Output = ()> + use<> {
+    let mut connection = Connection::new(server, ctx, fd, early);
+    async move {
+        if let Some(connection) = &mut connection {
+            connection.run().await;
         }
     }
 }
@@ -146,7 +151,25 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self) {
+    fn new(server: &Rc<Server>, ctx: Arc<Ctx>, fd: OwnedFd, early: &[u8]) -> Option<Self> {
+        let mark = server.mark_live();
+        match Socket::new(fd) {
+            Ok(socket) => {
+                let mut inbox = Inbox::new();
+                if !early.is_empty() {
+                    inbox.feed(early);
+                }
+                Some(Connection { socket, inbox, ctx, mark })
+            }
+            Err(error) => {
+                tracing::warn!("a session is closed: {error}");
+                None
+            }
+        }
+    }
+
+    /// Reads and answers until the connection ends.
+    async fn run(&mut self) {
         let mut read = self.inbox.is_empty();
         loop {
             if read {
@@ -343,6 +366,7 @@ impl Connection {
         if ended {
             return;
         }
+        let linger = if self.mark.server().stopping() { LINGER_AT_STOP } else { LINGER };
         let drain = async {
             let mut thrown_away = 0;
             while thrown_away < LINGER_BYTES {
@@ -354,6 +378,6 @@ impl Connection {
             }
         };
         // The time is up: the client has had the chance to read.
-        let _ = timeout(LINGER, drain).await;
+        let _ = timeout(linger, drain).await;
     }
 }

@@ -236,7 +236,7 @@ impl Session {
                 ctx
             }
         };
-        tokio::task::spawn_local(connection::serve(Rc::clone(&self.server), ctx, socket, early));
+        tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, &early));
     }
 }
 
@@ -255,3 +255,6 @@ async fn until(moment: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+//! Connections over socket pairs, inside one process.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use handlers::{Answer, Core, Ctx, Failure, User};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::connection::{self, MAX_WAITING};
+use super::server::Server;
+
+/// A core whose answer to the request count comes when the test lets it: a slow request. The list
+/// of machines panics: a broken handler.
+struct TestCore {
+    allowed: Semaphore,
+}
+
+impl Core for TestCore {
+    fn request_count(&self) -> Answer<'_, u64> {
+        Box::pin(async {
+            self.allowed.acquire().await.map_err(|error| Failure::internal("waiting", error))?.forget();
+            Ok(6)
+        })
+    }
+
+    fn connected_vms(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(async { panic!("as ordered") })
+    }
+}
+
+struct Fixture {
+    server: Rc<Server>,
+    ctx: Arc<Ctx>,
+    core: Arc<TestCore>,
+    counter: &'static AtomicU64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let counter = Box::leak(Box::default());
+        let core = Arc::new(TestCore { allowed: Semaphore::new(0) });
+        let user = User {
+            name: "alice".into(),
+            uid: 1000,
+            gid: 1000,
+            groups: vec![1000],
+            home: "/".into(),
+            admin: false,
+        };
+        let ctx = Ctx { user, product: ops::Product::default(), historic_bugs: false, core: core.clone() };
+        Fixture { server: Server::new(handlers::link().unwrap(), counter), ctx: Arc::new(ctx), core, counter }
+    }
+
+    /// A new connection; the client's end of it.
+    fn connect(&self, early: &[u8]) -> UnixStream {
+        let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        client.set_nonblocking(true).unwrap();
+        let server = OwnedFd::from(server);
+        spawn_local(connection::serve(&self.server, self.ctx.clone(), server, early));
+        UnixStream::from_std(client).unwrap()
+    }
+}
+
+fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
+    run_with(false, test);
+}
+
+fn run_with<F: Future<Output = ()>>(paused: bool, test: impl FnOnce(Fixture) -> F) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
+    LocalSet::new().block_on(&runtime, async { test(Fixture::new()).await });
+}
+
+fn inc(number: i64) -> String {
+    format!("<exec><op>inc</op><in><number>{number}</number></in></exec>")
+}
+
+const COUNT: &str = "<exec><op>VMServerd_GetRequestCount</op></exec>";
+const BROKEN: &str = "<exec><op>VMServerd_GetConnectedVMList</op></exec>";
+const TABLE: &str = "<exec><op>VMServerd_GetOperationTable</op><in><details>1</details></in></exec>";
+
+/// Reads to the end of the stream.
+async fn rest(client: &mut UnixStream) -> String {
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// Reads one reply, up to its line end.
+async fn reply(client: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"</exec>\n") {
+        text.push(client.read_u8().await.unwrap());
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// The numbers in the replies, in order.
+fn numbers(text: &str) -> Vec<i64> {
+    text.lines()
+        .map(|line| {
+            let at = line.find("<number>").unwrap_or_else(|| panic!("{line}"));
+            line[at + 8..].split('<').next().unwrap().parse().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn the_captured_request_gets_the_captured_reply() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        client.write_all(inc(42).as_bytes()).await.unwrap();
+        assert_eq!(
+            reply(&mut client).await,
+            "<exec><product id=\"GSX\"><title>VMware Server</title><version>1.0.3 build-44356</version>\
+             <build>44356</build></product><returncode>1</returncode><out><number>43</number></out></exec>\n"
+        );
+    });
+}
+
+#[test]
+fn ten_thousand_requests_are_answered_in_order_to_a_client_that_writes_first() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        let requests: String = (0..10_000).map(inc).collect();
+        client.write_all(requests.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let text = rest(&mut client).await;
+        assert_eq!(numbers(&text), (1..=10_000).collect::<Vec<_>>());
+        assert_eq!(fixture.counter.load(Ordering::Relaxed), 10_000);
+    });
+}
+
+#[test]
+fn a_request_may_be_split_anywhere_even_at_the_hand_over() {
+    run(|fixture| async move {
+        let text = format!("{}\n\0 {}", inc(1), inc(2));
+        for at in 0..=text.len() {
+            let (early, late) = text.as_bytes().split_at(at);
+            let mut client = fixture.connect(early);
+            client.write_all(late).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(numbers(&rest(&mut client).await), [2, 3], "split at {at}");
+        }
+        // Byte by byte, each one read by itself.
+        let mut client = fixture.connect(b"");
+        for byte in inc(7).bytes() {
+            client.write_u8(byte).await.unwrap();
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(numbers(&reply(&mut client).await), [8]);
+    });
+}
+
+#[test]
+fn requests_received_before_a_half_close_are_answered_and_a_part_of_one_is_not() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        client.write_all(format!("{}{COUNT}{}<exec><op>", inc(1), inc(2)).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        fixture.core.allowed.add_permits(1);
+        let text = rest(&mut client).await;
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1].contains("<count>7</count>"));
+        assert_eq!(numbers(lines[2]), [3]);
+    });
+}
+
+#[test]
+fn a_malformed_request_is_answered_before_the_connection_closes() {
+    run(|fixture| async move {
+        for (bad, reason) in [
+            ("<exec><op>inc</in></exec>", "malformed request: "),
+            ("GET / HTTP/1.0\r\n\r\n", "malformed request: "),
+            ("<!DOCTYPE x><exec/>", "malformed request: "),
+        ] {
+            let mut client = fixture.connect(b"");
+            // What follows is more than was read: closing must not throw the reply away.
+            let flood = "x".repeat(100_000);
+            client.write_all(format!("{}{bad}{flood}", inc(1)).as_bytes()).await.unwrap();
+            let text = rest(&mut client).await;
+            let lines: Vec<_> = text.lines().collect();
+            assert_eq!(lines.len(), 2, "{text}");
+            assert_eq!(numbers(lines[0]), [2]);
+            assert!(lines[1].contains("<returncode>0</returncode><errors><error code=\"-3\">"), "{text}");
+            assert!(lines[1].contains(reason), "{text}");
+        }
+        assert_eq!(fixture.counter.load(Ordering::Relaxed), 6);
+    });
+}
+
+#[test]
+fn a_refused_request_leaves_the_connection_open() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        for (request, code) in [
+            ("<exec><op>frobnicate</op></exec>", "-17"),
+            ("<exec><op>inc</op></exec>", "-3"),
+            ("<exec><op>inc</op><in><number>x</number></in></exec>", "-3"),
+            ("<exec><op>div</op><in><dividend>1</dividend><divisor>0</divisor></in></exec>", "-999"),
+        ] {
+            client.write_all(request.as_bytes()).await.unwrap();
+            let text = reply(&mut client).await;
+            assert!(text.contains(&format!("<error code=\"{code}\">")), "{text}");
+        }
+        client.write_all(inc(1).as_bytes()).await.unwrap();
+        assert_eq!(numbers(&reply(&mut client).await), [2]);
+        assert_eq!(fixture.counter.load(Ordering::Relaxed), 5);
+    });
+}
+
+#[test]
+fn a_slow_request_holds_back_its_own_connection_only() {
+    run(|fixture| async move {
+        let mut slow = fixture.connect(b"");
+        let mut other = fixture.connect(b"");
+        slow.write_all(format!("{}{COUNT}{}", inc(1), inc(2)).as_bytes()).await.unwrap();
+        // The reply before the slow one does not wait for it.
+        assert_eq!(numbers(&reply(&mut slow).await), [2]);
+        other.write_all(inc(5).as_bytes()).await.unwrap();
+        assert_eq!(numbers(&reply(&mut other).await), [6]);
+        let mut byte = [0];
+        assert!(slow.try_read(&mut byte).is_err());
+        fixture.core.allowed.add_permits(1);
+        assert!(reply(&mut slow).await.contains("<count>7</count>"));
+        assert_eq!(numbers(&reply(&mut slow).await), [3]);
+        // Back to idle, and the connection is as good as new.
+        slow.write_all(inc(8).as_bytes()).await.unwrap();
+        assert_eq!(numbers(&reply(&mut slow).await), [9]);
+        assert_eq!(fixture.server.busy(), 0);
+    });
+}
+
+#[test]
+fn a_panic_of_a_handler_is_an_internal_error_of_one_request() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        client.write_all(format!("{BROKEN}{}", inc(1)).as_bytes()).await.unwrap();
+        let text = reply(&mut client).await;
+        let id = format!("(request {}-1)", std::process::id());
+        assert!(text.contains("<error code=\"-999\">Internal error "), "{text}");
+        assert!(text.contains(&id) && !text.contains("as ordered"), "{text}");
+        assert_eq!(numbers(&reply(&mut client).await), [2]);
+    });
+}
+
+#[test]
+fn a_pipelining_client_does_not_starve_another() {
+    run(|fixture| async move {
+        let greedy = fixture.connect(inc(0).repeat(50_000).as_bytes());
+        let mut modest = fixture.connect(b"");
+        modest.write_all(inc(1).as_bytes()).await.unwrap();
+        assert_eq!(numbers(&reply(&mut modest).await), [2]);
+        // The greedy one cannot have been finished: its replies fill more than its socket.
+        assert!(fixture.counter.load(Ordering::Relaxed) < 10_000);
+        drop(greedy);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_when_too_much_waits_for_too_long() {
+    run_with(true, |fixture| async move {
+        let mut client = fixture.connect(b"");
+        let size = {
+            client.write_all(TABLE.as_bytes()).await.unwrap();
+            reply(&mut client).await.len()
+        };
+        let enough = MAX_WAITING / size + 100;
+        let begin = tokio::time::Instant::now();
+        let (mut reader, mut writer) = client.into_split();
+        let writing = spawn_local(async move { writer.write_all(TABLE.repeat(enough).as_bytes()).await });
+        while fixture.server.live() > 0 {
+            fixture.server.changed.notified().await;
+        }
+        let waited = begin.elapsed();
+        assert!((60..70).contains(&waited.as_secs()), "{waited:?}");
+        let mut text = String::new();
+        let _ = reader.read_to_string(&mut text).await;
+        assert!(text.len() < enough * size);
+        let _ = writing.await;
+    });
+}
+
+#[test]
+fn a_client_that_reads_late_gets_everything() {
+    run_with(true, |fixture| async move {
+        // Below the limit there is no hurry, however long it takes.
+        let requests = 3 * MAX_WAITING / 4 / 220;
+        let mut client = fixture.connect(b"");
+        client.write_all(inc(0).repeat(requests).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+        assert_eq!(rest(&mut client).await.lines().count(), requests);
+    });
+}
+
+#[test]
+fn at_the_end_the_request_in_flight_is_answered_and_what_was_sent_ahead_is_not() {
+    run(|fixture| async move {
+        let mut client = fixture.connect(b"");
+        client.write_all(format!("{}{COUNT}{}", inc(1), inc(2)).as_bytes()).await.unwrap();
+        assert_eq!(numbers(&reply(&mut client).await), [2]);
+        fixture.server.begin_stop();
+        assert_eq!(fixture.server.busy(), 1);
+        fixture.core.allowed.add_permits(1);
+        let text = rest(&mut client).await;
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("<count>7</count>"));
+        drop(client);
+        while fixture.server.live() > 0 {
+            fixture.server.changed.notified().await;
+        }
+        assert_eq!(fixture.server.take_ended(), 1);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    run(|fixture| async move {
+        let (_client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        let task = connection::serve(&fixture.server, fixture.ctx.clone(), server.into(), b"");
+        // Most of it is the guard of the stream, which remembers the open elements.
+        let size = size_of_val(&task);
+        assert!(size <= 640, "{size} bytes");
+        drop(task);
+    });
+}
