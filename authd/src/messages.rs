@@ -17,6 +17,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word in logs and in the status for the service manager.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Tls => "tls",
+            Kind::Plain => "plain",
+            Kind::Unix => "unix",
+        }
+    }
+
     /// From its number on the wire.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {

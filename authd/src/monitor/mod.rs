@@ -447,7 +447,7 @@ impl Monitor {
         let places: Vec<String> = self
             .listeners
             .iter()
-            .map(|listener| format!("{:?}={}", listener.kind, listener.shown()).to_lowercase())
+            .map(|listener| format!("{}={}", listener.kind.word(), listener.shown()))
             .collect();
         let status = format!("serving {}", places.join(" "));
         self.log(&status);
