@@ -1,7 +1,7 @@
 //! Times one request from bytes to its type, beside a bare quick-xml event loop over the same bytes.
 //!
 //! ```text
-//!   A  Inbox (guard, framing) -> envelope -> typed request -> dropped
+//!   A  guard -> envelope -> typed request -> dropped
 //!   B  quick-xml events, nothing done with them
 //! ```
 //!
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use ops::file_manager::GetParentDir;
 use ops::main_ops::{Div, Inc};
-use ops::{Guard, Inbox, Operation, Progress, envelope};
+use ops::{Guard, Operation, Progress, envelope};
 
 /// Requests per round and rounds; a round takes some milliseconds.
 const REQUESTS: u32 = 20_000;
@@ -42,9 +42,7 @@ fn row<O: Operation>(name: &str, document: &str) {
     let (mut ours, mut guard, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(time(|| {
-            let mut inbox = Inbox::new();
-            inbox.feed(black_box(document).as_bytes());
-            let document = inbox.next().expect("accepted").expect("complete");
+            let document = ops::guard::Document::check(black_box(document)).expect("accepted");
             let request = envelope::parse(document).expect("an envelope");
             black_box(request.read::<O>().expect("typed"));
         }));

@@ -13,13 +13,17 @@
 //! end: what is malformed further down wins, since it decides over the connection. The first
 //! remembered error is what the client is told.
 //!
-//! The cursor reads only [`Document`]s, which only the guard can make. It is therefore a splitter and
-//! no second validator; tests and fuzzing hold its tokens against those of quick-xml and roxmltree.
+//! The cursor is quick-xml's reader, with its events reduced to the five things that requests consist
+//! of. It reads only [`Document`]s, which only the guard can make, so its own checks are switched off;
+//! tests and fuzzing hold its tokens against those of quick-xml with every check on, and of roxmltree.
 
 use std::borrow::Cow;
 
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
 use crate::error::{Error, Fault};
-use crate::guard::{self, Document, MAX_ITEMS, Reason, class, is};
+use crate::guard::{self, Document, MAX_ITEMS, Reason};
 use crate::value::{Invalid, Scalar};
 
 /// One step through a document. Comments and the declaration are left out; CDATA sections arrive as
@@ -39,17 +43,13 @@ pub enum Token<'a> {
     End,
 }
 
-/// A position in a document.
-///
-/// The grammar it knows is small, because the guard has settled the rest: what starts with `<` is a
-/// tag, a comment, a CDATA section or the declaration, each with its end; attributes are ignored;
-/// every reference has a character behind it.
+/// A position in a document: a quick-xml reader, with its events reduced to what requests consist of.
 #[derive(Clone, Debug)]
 pub struct Cursor<'a> {
-    /// All of the document.
+    events: Reader<&'a [u8]>,
+    /// All of the document, and the byte offset of the part that `events` reads.
     document: &'a str,
-    /// Byte offset of the next token.
-    at: usize,
+    base: usize,
     /// `<a/>` was seen and its end is due.
     close: bool,
     /// Whether there is a carriage return anywhere, so that line ends need a look.
@@ -59,6 +59,14 @@ pub struct Cursor<'a> {
 /// The answer to a document that cannot have passed the guard.
 const UNGUARDED: Reason = Reason::Syntax("while reading");
 
+/// Text that the reader took from the document as it stands.
+fn borrowed<'a>(text: Cow<'a, str>) -> Result<&'a str, Reason> {
+    match text {
+        Cow::Borrowed(text) => Ok(text),
+        Cow::Owned(_) => Err(UNGUARDED),
+    }
+}
+
 impl<'a> Cursor<'a> {
     /// At the start of the document.
     #[must_use]
@@ -66,9 +74,18 @@ impl<'a> Cursor<'a> {
         Self::at(document.as_str(), 0)
     }
 
-    /// At byte `at` of a guarded document, which must be between tokens.
-    fn at(document: &'a str, at: usize) -> Self {
-        Self { document, at, close: false, returns: document.contains('\r') }
+    /// At byte `base` of a guarded document, which must be between tokens.
+    fn at(document: &'a str, base: usize) -> Self {
+        let mut events = Reader::from_str(document.get(base..).unwrap_or_default());
+        // The guard has compared the names, and a reader that starts inside cannot know them.
+        events.config_mut().check_end_names = false;
+        events.config_mut().allow_unmatched_ends = true;
+        Self { events, document, base, close: false, returns: document.contains('\r') }
+    }
+
+    /// Byte offset of the next token in the document.
+    fn offset(&self) -> usize {
+        usize::try_from(self.events.buffer_position()).map_or(usize::MAX, |position| self.base + position)
     }
 
     /// The next token.
@@ -82,76 +99,28 @@ impl<'a> Cursor<'a> {
             return Ok(Token::Close);
         }
         loop {
-            let start = self.at;
-            let rest = self.document.as_bytes().get(start..).unwrap_or_default();
-            match rest {
-                [] => return Ok(Token::End),
-                [b'<', b'/', tag @ ..] => {
-                    let name = tag.iter().position(|&b| b == b'>').ok_or(UNGUARDED)?;
-                    self.at = start + 3 + name;
-                    return Ok(Token::Close);
+            let start = self.offset();
+            return match self.events.read_event().map_err(|_| UNGUARDED)? {
+                Event::Start(tag) => self.name(start, &tag).map(Token::Open),
+                Event::Empty(tag) => {
+                    self.close = true;
+                    self.name(start, &tag).map(Token::Open)
                 }
-                [b'<', b'!', b'[', ..] => {
-                    self.seek("<![CDATA[", "]]>")?;
-                    return self.cut(start + "<![CDATA[".len(), self.at - "]]>".len()).map(Token::Text);
-                }
-                [b'<', b'!', ..] => self.seek("<!--", "-->")?,
-                [b'<', b'?', ..] => self.seek("<?", "?>")?,
-                [b'<', tag @ ..] => {
-                    let name = tag.iter().position(|&b| is(b, class::NAME_END)).ok_or(UNGUARDED)?;
-                    self.at = start + 2 + name;
-                    if tag.get(name) != Some(&b'>') {
-                        self.attributes(tag.get(name..).unwrap_or_default())?;
-                    }
-                    return self.cut(start + 1, start + 1 + name).map(Token::Open);
-                }
-                [b'&', name @ ..] => {
-                    let length = name.iter().position(|&b| b == b';').ok_or(UNGUARDED)?;
-                    self.at = start + 2 + length;
-                    return guard::reference(name.get(..length).unwrap_or_default()).map(Token::Char);
-                }
-                text => {
-                    let length = text.iter().position(|&b| is(b, class::MARKUP)).unwrap_or(text.len());
-                    self.at = start + length;
-                    return self.cut(start, self.at).map(Token::Text);
-                }
-            }
+                Event::End(_) => Ok(Token::Close),
+                Event::Text(text) => borrowed(text.into_inner()).map(Token::Text),
+                Event::CData(text) => borrowed(text.into_inner()).map(Token::Text),
+                Event::GeneralRef(name) => guard::reference(name.into_inner().as_bytes()).map(Token::Char),
+                Event::Comment(_) | Event::Decl(_) => continue,
+                Event::Eof => Ok(Token::End),
+                Event::PI(_) | Event::DocType(_) => Err(UNGUARDED),
+            };
         }
     }
 
-    /// Goes behind the next `end` that follows `begin`, which stands here. The two may share bytes
-    /// in what looks like a comment but is not closed, `<!-->`.
-    #[cold]
-    fn seek(&mut self, begin: &str, end: &str) -> Result<(), Reason> {
-        let inside = self.at + begin.len();
-        let rest = self.document.get(inside..).ok_or(UNGUARDED)?;
-        self.at = inside + rest.find(end).ok_or(UNGUARDED)? + end.len();
-        Ok(())
-    }
-
-    /// Goes behind the `>` of a start tag. `rest` is what follows the name. Attributes are skipped; a
-    /// `>` may stand in their values.
-    #[cold]
-    fn attributes(&mut self, rest: &[u8]) -> Result<(), Reason> {
-        let mut quote = None;
-        for (offset, &byte) in rest.iter().enumerate() {
-            match (quote, byte) {
-                (None, b'"' | b'\'') => quote = Some(byte),
-                (Some(open), _) if open == byte => quote = None,
-                (None, b'/') => self.close = true,
-                (None, b'>') => {
-                    self.at += offset;
-                    return Ok(());
-                }
-                _ => {}
-            }
-        }
-        Err(UNGUARDED)
-    }
-
-    /// The bytes from `start` to `end` of the document.
-    fn cut(&self, start: usize, end: usize) -> Result<&'a str, Reason> {
-        self.document.get(start..end).ok_or(UNGUARDED)
+    /// The name of a start tag whose `<` is at `start`, as a part of the document. Attributes have been
+    /// checked by the guard and mean nothing in requests.
+    fn name(&self, start: usize, tag: &BytesStart<'_>) -> Result<&'a str, Reason> {
+        self.document.get(start + 1..start + 1 + tag.name().as_ref().len()).ok_or(UNGUARDED)
     }
 
     /// Reads to the end of the element whose start tag was just read.
@@ -488,7 +457,7 @@ pub(crate) fn open(document: Document<'_>) -> Result<Opened<'_>, Fault> {
                     error.get_or_insert_with(|| Error::invalid("in", "given twice"));
                 }
                 // An `in` before its `op`: remember the place, read it again later.
-                let place = if cursor.close { None } else { Some(cursor.at) };
+                let place = if cursor.close { None } else { Some(cursor.offset()) };
                 skip_in(&mut cursor)?;
                 input.get_or_insert(place);
             }
