@@ -26,7 +26,7 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 /// Look-ups at the same time.
 const LOOKUPS: usize = 4;
 /// Checks at the same time from one source.
-const PER_SOURCE: usize = 4;
+const PER_SOURCE: usize = 16;
 /// Idle helpers kept for the next job; more are ended.
 const IDLE: usize = 4;
 /// A helper leaves by itself after so many jobs; see [`crate::pam`].

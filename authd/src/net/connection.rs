@@ -139,7 +139,12 @@ impl Conversation {
             let (ours, theirs) = UnixStream::pair()?;
             let theirs = OwnedFd::from(theirs.into_std()?);
             self.hand_over(early, Some(theirs));
-            self.shared.spawn_relay(relay(stream, ours));
+            let mut stopping = self.shared.stopping();
+            let stopping = async move {
+                // An error would say that the sender is gone, and so is the process.
+                let _ = stopping.wait_for(|stopping| *stopping).await;
+            };
+            self.shared.spawn_relay(relay(stream, ours, stopping));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! share, and only what the other side would not take at once is kept.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,8 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// How long a caller may keep the connection after the server has closed its end.
 const LINGER: Duration = Duration::from_secs(30);
+/// The same when the gateway stops.
+const LINGER_AT_STOP: Duration = Duration::from_millis(500);
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
@@ -38,10 +41,12 @@ struct Direction {
 }
 
 /// Relays until the server has ended and the caller was told. Both streams are closed on return.
+/// `stopping` is ready when the gateway stops: a running session may still end by itself, but nobody
+/// waits for a caller whose session is over.
 ///
 /// # Errors
 /// When the caller is gone.
-pub async fn relay<C, S>(mut caller: C, mut server: S) -> io::Result<()>
+pub async fn relay<C, S>(mut caller: C, mut server: S, stopping: impl Future<Output = ()>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -59,7 +64,11 @@ where
     // Let the caller read the rest and close, but not for ever.
     let rest = std::future::poll_fn(|cx| up.poll(cx, &mut caller, &mut server));
     // An error here only says that the caller closed first.
-    let _ = tokio::time::timeout(LINGER, rest).await;
+    tokio::select! {
+        _ = rest => {}
+        () = tokio::time::sleep(LINGER) => {}
+        () = async { stopping.await; tokio::time::sleep(LINGER_AT_STOP).await } => {}
+    }
     Ok(())
 }
 
@@ -144,7 +153,7 @@ mod tests {
         // Buffers far smaller than the data, so that every partial write is met.
         let (mut caller, caller_end) = duplex(7);
         let (mut server, server_end) = duplex(5);
-        let task = tokio::spawn(relay(caller_end, server_end));
+        let task = tokio::spawn(relay(caller_end, server_end, std::future::pending()));
         let sent: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
         let copy = sent.clone();
         let server_task = tokio::spawn(async move {
@@ -166,10 +175,19 @@ mod tests {
     async fn a_caller_who_stays_after_the_end_is_dropped_in_the_end() {
         let (mut caller, caller_end) = duplex(64);
         let (server, server_end) = duplex(64);
-        let task = tokio::spawn(relay(caller_end, server_end));
+        let task = tokio::spawn(relay(caller_end, server_end, std::future::pending()));
         drop(server);
         let mut rest = Vec::new();
         caller.read_to_end(&mut rest).await.unwrap();
         task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_such_a_caller_when_the_gateway_stops() {
+        let (caller, caller_end) = duplex(64);
+        let (server, server_end) = duplex(64);
+        drop(server);
+        relay(caller_end, server_end, std::future::ready(())).await.unwrap();
+        drop(caller);
     }
 }
