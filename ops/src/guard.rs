@@ -68,7 +68,7 @@ pub static EXEC: Limits = Limits {
 /// Most items in one list of a request.
 pub const MAX_ITEMS: usize = 256;
 
-/// Why a stream cannot be read on. The texts are part of the protocol (`docs/operations/index.md`).
+/// Why a stream cannot be read on. The texts are part of the protocol (`docs/operations/README.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The document has more bytes than this.
