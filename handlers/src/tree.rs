@@ -7,12 +7,13 @@
 //!
 //! Rights. A mode that the caller gives holds exactly; the umask must not take bits away, and there
 //! must be no moment in which the directory exists with other rights. So the umask is lifted around
-//! the one call that creates. That is sound because the umask belongs to the calling thread alone:
-//! the session process gives each thread of its blocking pool one of its own.
+//! the one call that creates. The umask belongs to the whole process: whatever creates something in a
+//! session process goes through this file, where one thread at a time does.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Statx, StatxFlags, mkdirat, openat, statx};
 use rustix::io::Errno;
@@ -21,14 +22,12 @@ use rustix::process::umask;
 /// The umask of a session process, and what it takes from the rights that a caller leaves open.
 pub(crate) const UMASK: u32 = 0o022;
 
-/// Threads of a test program share one umask; those of the session process do not.
-#[cfg(test)]
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+/// Held while the umask is lifted.
+static LIFTED: Mutex<()> = Mutex::new(());
 
 /// `mkdirat` with exactly these rights.
 fn make(at: impl AsFd, name: &str, mode: u32) -> rustix::io::Result<()> {
-    #[cfg(test)]
-    let _guard = ONE_AT_A_TIME.lock().unwrap();
+    let _lifted = LIFTED.lock().unwrap_or_else(PoisonError::into_inner);
     umask(Mode::empty());
     let made = mkdirat(at, name, Mode::from_raw_mode(mode));
     umask(Mode::from_raw_mode(UMASK));

@@ -1,8 +1,8 @@
 //! The only unsafe code of this room.
 //!
-//! Four things that the safe wrappers we use do not offer: closing every descriptor above a number,
-//! sharing an atomic counter with another process, registering a descriptor of any kind with the
-//! reactor, and giving a thread a umask of its own.
+//! Three things that the safe wrappers we use do not offer: closing every descriptor above a number,
+//! sharing an atomic counter with another process, and registering a descriptor of any kind with the
+//! reactor.
 
 #![allow(unsafe_code)]
 
@@ -11,7 +11,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags};
-use rustix::thread::UnshareFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -63,19 +62,6 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// Gives the calling thread a umask and working directory of its own.
-///
-/// # Errors
-/// As `unshare(2)`.
-pub(crate) fn own_umask() -> io::Result<()> {
-    // JUSTIFICATION: rights that a caller gives must hold exactly from the first moment, which takes
-    // a lifted umask around one call; a umask shared with other threads would lift theirs too.
-    // SAFETY: CLONE_FS only copies what a thread uses to look up paths; no memory or descriptor
-    // table is separated.
-    let separated = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) };
-    separated.map_err(io::Error::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,19 +80,6 @@ mod tests {
         assert_eq!(u64::from_ne_bytes(bytes), 7);
         let small = tempfile::tempfile().unwrap();
         assert!(map_counter(&OwnedFd::from(small)).is_err());
-    }
-
-    #[test]
-    fn a_thread_can_have_a_umask_of_its_own() {
-        use rustix::fs::Mode;
-        let before = rustix::process::umask(Mode::from_raw_mode(0o022));
-        std::thread::spawn(|| {
-            own_umask().unwrap();
-            rustix::process::umask(Mode::from_raw_mode(0o077));
-        })
-        .join()
-        .unwrap();
-        assert_eq!(rustix::process::umask(before), Mode::from_raw_mode(0o022));
     }
 
     #[tokio::test]

@@ -30,6 +30,27 @@ async fn a_handed_over_session_is_served_with_its_early_bytes() {
 }
 
 #[tokio::test]
+async fn every_operation_of_the_table_is_answered() {
+    let (_instance, mut gateway) = Instance::started("").await;
+    let mut client = gateway.session(own_uid()).await;
+    let home = identity(own_uid()).home;
+    for (operation, arguments, expected) in [
+        ("dec", "<number>42</number>", "<number>41</number>"),
+        ("div", "<dividend>84</dividend><divisor>2</divisor>", "<number>42</number>"),
+        ("FileManager_GetHomeDir", "", &*format!("<directory>{home}</directory>")),
+        ("FileManager_GetParentDir", "<directory>/a/b/</directory>", "<directory>/a</directory>"),
+        ("FileManager_ListDir", "<directory>/proc/self/fdinfo/..</directory>", "<entry><name>attr</name>"),
+        ("FileManager_MakeDir", "<directory>/</directory>", "/: File exists</error>"),
+        ("VMServerd_GetConnectedVMList", "", "<out><vms/></out>"),
+        ("VMServerd_GetOperationTable", "<details>1</details>", "<handler>main::increment</handler>"),
+        ("VMServerd_GetProductInfo", "", "<implementation><name>vmserverd</name>"),
+    ] {
+        let reply = client.ask(&format!("<exec><op>{operation}</op><in>{arguments}</in></exec>"));
+        assert!(reply.contains(expected), "{operation}: {reply}");
+    }
+}
+
+#[tokio::test]
 async fn each_user_works_with_the_rights_of_that_user() {
     if !is_root() {
         eprintln!("skipped: becoming another user takes root");

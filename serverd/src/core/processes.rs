@@ -47,7 +47,8 @@ pub struct Handles {
     pub pid: u32,
     /// Messages to it.
     pub outbox: Outbox<ToSession>,
-    kill: Arc<Notify>,
+    /// Raised to end it; whoever watches the process does the rest.
+    pub(super) kill: Arc<Notify>,
 }
 
 impl Handles {

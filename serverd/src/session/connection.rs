@@ -16,6 +16,9 @@
 //!
 //! Reading stops while a request is worked on. What is read ahead is at most one inbox, 64 KiB; the
 //! rest waits in the kernel, which tells the client to slow down.
+//!
+//! An idle connection has no inbox either: the one that the last busy connection left is lent to the
+//! next.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -23,7 +26,7 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use handlers::Ctx;
@@ -145,7 +148,8 @@ enum Happened {
 
 struct Connection {
     socket: Socket,
-    inbox: Inbox,
+    /// Present while any byte of it waits, or while something is worked on.
+    inbox: Option<Box<Inbox>>,
     ctx: Arc<Ctx>,
     mark: LiveMark,
 }
@@ -155,10 +159,11 @@ impl Connection {
         let mark = server.mark_live();
         match Socket::new(fd) {
             Ok(socket) => {
-                let mut inbox = Inbox::new();
-                if !early.is_empty() {
+                let inbox = (!early.is_empty()).then(|| {
+                    let mut inbox = Box::<Inbox>::default();
                     inbox.feed(early);
-                }
+                    inbox
+                });
                 Some(Connection { socket, inbox, ctx, mark })
             }
             Err(error) => {
@@ -170,10 +175,10 @@ impl Connection {
 
     /// Reads and answers until the connection ends.
     async fn run(&mut self) {
-        let mut read = self.inbox.is_empty();
+        let mut read = self.inbox.is_none();
         loop {
             if read {
-                match poll_fn(|cx| self.socket.poll_read(cx, &mut self.inbox)).await {
+                match poll_fn(|cx| self.poll_read(cx)).await {
                     // What was complete has been answered; a part of a document is nothing.
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}
@@ -192,6 +197,11 @@ impl Connection {
                 Turn::Gone => return,
             };
         }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let server = self.mark.server();
+        self.socket.poll_read(cx, &mut self.inbox, || server.take_inbox())
     }
 
     /// Answers what has arrived, as far as it is quick, and sends the replies in one piece.
@@ -234,13 +244,24 @@ impl Connection {
             if busy.unsent.len() >= limit {
                 return;
             }
-            match self.inbox.next() {
+            let Some(inbox) = &mut self.inbox else {
+                busy.drained = true;
+                return;
+            };
+            match inbox.next() {
                 Ok(Some(document)) => match server.handle(&self.ctx, document, &mut busy.unsent) {
                     Handled::Done => {}
                     Handled::Close => busy.closing = true,
                     Handled::Slow(work) => busy.work = Some(work),
                 },
-                Ok(None) => busy.drained = true,
+                Ok(None) => {
+                    busy.drained = true;
+                    if inbox.is_empty()
+                        && let Some(inbox) = self.inbox.take()
+                    {
+                        server.give_inbox(inbox);
+                    }
+                }
                 Err(reason) => {
                     server.refuse(&self.ctx, reason, &mut busy.unsent);
                     busy.closing = true;
@@ -350,7 +371,7 @@ impl Connection {
             }
             if free
                 && !full
-                && let Poll::Ready(count) = self.socket.poll_read(cx, &mut self.inbox)
+                && let Poll::Ready(count) = self.poll_read(cx)
             {
                 return Poll::Ready(Happened::Read(count));
             }
@@ -370,8 +391,8 @@ impl Connection {
         let drain = async {
             let mut thrown_away = 0;
             while thrown_away < LINGER_BYTES {
-                let mut waste = Inbox::new();
-                match poll_fn(|cx| self.socket.poll_read(cx, &mut waste)).await {
+                self.inbox = None;
+                match poll_fn(|cx| self.poll_read(cx)).await {
                     Ok(0) | Err(_) => return,
                     Ok(count) => thrown_away += count,
                 }

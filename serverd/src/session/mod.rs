@@ -5,7 +5,7 @@
 //!        ── Session + socket ───────────────────▶  a task each
 //!                                                   │ requests that wait for the disk
 //!                                                   ▼
-//!                                                  blocking pool: the same user, own umask
+//!                                                  blocking pool: threads, the same user
 //! ```
 //!
 //! * [`become_user`] gives up everything that the caller does not have.
@@ -70,13 +70,6 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_stack_size(BLOCKING_STACK)
-        .on_thread_start(|| {
-            // Without this a mode that a caller gives could reach another thread's files: stop.
-            if let Err(error) = crate::sys::own_umask() {
-                tracing::error!("cannot separate a thread's umask: {error}");
-                std::process::abort();
-            }
-        })
         .build_local(tokio::runtime::LocalOptions::default())?;
     let result = runtime.block_on(run(channel));
     // Idle connections are closed by the end of the process; requests that are stuck in the file
@@ -176,7 +169,7 @@ impl Session {
                         self.received += 1;
                         // A core that has just died shows as the end of the channel.
                         let _ = channel.send(&ToCore::Accepted { number }, &[]).await;
-                        self.begin(name, home, early, fds);
+                        self.begin(name, home, &early, fds);
                     }
                     Ok(Some((ToSession::Finish {}, _))) => finish(&server, &mut deadline),
                     Ok(Some((ToSession::Start { .. }, _))) => return Err("a second start".into()),
@@ -220,7 +213,7 @@ impl Session {
     }
 
     /// Starts the task of a session.
-    fn begin(&mut self, name: String, home: String, early: Vec<u8>, fds: Vec<OwnedFd>) {
+    fn begin(&mut self, name: String, home: String, early: &[u8], fds: Vec<OwnedFd>) {
         let Some(socket) = fds.into_iter().next() else { return };
         let ctx = match self.contexts.get(&name) {
             Some(ctx) if ctx.user.home == home => Arc::clone(ctx),
@@ -236,7 +229,7 @@ impl Session {
                 ctx
             }
         };
-        tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, &early));
+        tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, early));
     }
 }
 

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 
 use handlers::{Ctx, Failure, Linked, Run};
 use ops::guard::Document;
-use ops::{Error, Fault, Reason, envelope};
+use ops::{Error, Fault, Inbox, Reason, envelope};
 use tokio::sync::Notify;
 
 /// Reply buffers larger than this are not kept for reuse, in bytes.
@@ -62,6 +62,8 @@ pub struct Server {
     requests: Cell<u64>,
     /// The buffer for replies, lent to whichever connection is at work.
     buffer: RefCell<Vec<u8>>,
+    /// The inbox of the connection that last became idle, for the next one that does not stay so.
+    inbox: RefCell<Option<Box<Inbox>>>,
     stopping: Cell<bool>,
     busy: Cell<usize>,
     live: Cell<usize>,
@@ -82,6 +84,7 @@ impl Server {
             process: std::process::id(),
             requests: Cell::new(0),
             buffer: RefCell::new(Vec::new()),
+            inbox: RefCell::new(None),
             stopping: Cell::new(false),
             busy: Cell::new(0),
             live: Cell::new(0),
@@ -208,6 +211,18 @@ impl Server {
             buffer.clear();
             self.buffer.replace(buffer);
         }
+    }
+
+    /// A new inbox, in the memory of the last one.
+    pub(super) fn take_inbox(&self) -> Box<Inbox> {
+        self.inbox.take().unwrap_or_default()
+    }
+
+    /// Takes over the inbox of a connection that needs none.
+    pub(super) fn give_inbox(&self, mut inbox: Box<Inbox>) {
+        // Whatever state it had was that connection's.
+        *inbox = Inbox::new();
+        self.inbox.replace(Some(inbox));
     }
 
     /// Whether requests in flight are the last ones.

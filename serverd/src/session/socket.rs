@@ -46,15 +46,20 @@ impl Socket {
 
     /// Reads into the inbox once the socket is readable; 0 is the end of what the peer sends.
     ///
-    /// The inbox gets memory only when there is something to read.
+    /// An absent inbox is taken from `spare` when there is something to read, not before.
     ///
     /// # Errors
     /// As `recv(2)`.
-    pub fn poll_read(&self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>> {
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        inbox: &mut Option<Box<Inbox>>,
+        spare: impl Fn() -> Box<Inbox>,
+    ) -> Poll<io::Result<usize>> {
         let fd = self.fd()?;
         loop {
             let mut ready = ready!(fd.poll_read_ready(cx))?;
-            let room = inbox.room();
+            let room = inbox.get_or_insert_with(&spare).room();
             let space = room.capacity() - room.len();
             match recv(fd.get_ref(), spare_capacity(room), RecvFlags::DONTWAIT) {
                 Ok((_, count)) => {
@@ -68,10 +73,7 @@ impl Socket {
                 }
                 Err(Errno::AGAIN) => {
                     ready.clear_ready();
-                    if inbox.is_empty() {
-                        // Gives the memory back; there is no document in an empty inbox.
-                        let _ = inbox.next();
-                    }
+                    inbox.take_if(|inbox| inbox.is_empty());
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
