@@ -27,6 +27,7 @@ pub struct Setup {
     config: Vec<(String, String)>,
     owner: Option<(u32, u32)>,
     ports: Option<(u16, u16)>,
+    descriptors: Option<u32>,
 }
 
 impl Setup {
@@ -77,6 +78,13 @@ impl Setup {
         self
     }
 
+    /// With at most so many descriptors in each process.
+    #[must_use]
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Run by an ordinary user instead of root.
     #[must_use]
     pub fn owned_by(mut self, account: &Account) -> Self {
@@ -124,6 +132,10 @@ impl Setup {
             copy_programs(&bin_dir);
             let mut command = Command::new(bin_dir.join("xtask"));
             command.uid(uid).gid(gid).env("HOME", &base.path);
+            command
+        } else if let Some(most) = self.descriptors {
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--nofile={most}:{most}")).arg(bin_dir.join("xtask"));
             command
         } else {
             Command::new(bin_dir.join("xtask"))
@@ -325,9 +337,9 @@ impl Instance {
         process::signal(self.pid(), Signal::TERM);
     }
 
-    /// Waits for the end, which must come within 30 s.
+    /// Waits for the end, which must come within 20 s.
     pub fn wait(&mut self) -> ExitStatus {
-        assert!(process::ends_within(self.pid(), Duration::from_secs(30)), "the instance does not end");
+        assert!(process::ends_within(self.pid(), Duration::from_secs(20)), "the instance does not end");
         self.child.wait().expect("a child")
     }
 
@@ -364,7 +376,7 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         self.ask_to_end();
-        let ended = process::ends_within(self.pid(), Duration::from_secs(30));
+        let ended = process::ends_within(self.pid(), Duration::from_secs(40));
         if !ended {
             process::kill(self.pid());
         }
@@ -374,7 +386,7 @@ impl Drop for Instance {
             eprintln!("--- vmware-authd.log\n{}", tail(&self.authd_log()));
             eprintln!("--- vmware-serverd.log\n{}", tail(&self.serverd_log()));
         } else {
-            assert!(ended, "the instance did not end within 30 s of SIGTERM");
+            assert!(ended, "the instance did not end within 40 s of SIGTERM");
         }
     }
 }

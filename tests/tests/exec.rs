@@ -188,7 +188,7 @@ fn errors_name_what_was_wrong_and_the_session_goes_on() {
 #[test]
 fn product_information() {
     let setup = Setup::new().set("serverd.product.title", "Mine").set("serverd.product.version", "9 & more");
-    let instance = setup.set("serverd.product.build", "77").start();
+    let instance = setup.set("serverd.product.build", "\"77\"").start();
     let mut client = instance.unix().local();
     assert_eq!(client.ask("GLOBAL server"), "200 Connected to vmware-serverd.");
     client.send(request("VMServerd_GetProductInfo", ""));
