@@ -19,8 +19,9 @@ use super::Event;
 /// First pause between two attempts.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest pause between two attempts.
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts. An attempt on a missing socket costs microseconds, and whoever
+/// restarts the gateway expects logins within a second.
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Answers that may wait for a gateway that does not read. It asks one thing at a time per session,
 /// so a full queue means that it is stuck.

@@ -50,8 +50,12 @@ const BLOCKING_STACK: usize = 512 * 1024;
 /// How long requests in flight may take when the process is to end. The core waits about as long.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
-/// Questions and log lines that may wait for the core, which normally reads at once.
-const WAITING_MESSAGES: usize = 4096;
+/// Questions that may wait for the core, which normally reads at once: more than there can be
+/// connections.
+const WAITING_QUESTIONS: usize = 1024 * 1024;
+
+/// Log lines that may wait for the core; more are lost.
+const WAITING_LINES: usize = 256;
 
 /// Turns given to connections that were just about to start on a request when the end came.
 const LAST_TURNS: usize = 3;
@@ -109,12 +113,14 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
     let counter = crate::sys::map_counter(&page)?;
     drop(page);
 
-    let outbox = Outbox::new(WAITING_MESSAGES);
+    // Two queues for one channel: a flood of log lines must not keep a question from being asked.
+    let outbox = Outbox::new(WAITING_QUESTIONS);
     tokio::task::spawn_local(outbox.clone().run(Arc::clone(&channel)));
-    let log = outbox.clone();
+    let log = Outbox::new(WAITING_LINES);
+    tokio::task::spawn_local(log.clone().run(Arc::clone(&channel)));
     crate::log::install(crate::log::level_of(level), move |level, text| {
         let text = crate::log::cut(text).to_owned();
-        // A full queue means that the core is slow; lines are worth less than requests.
+        // A full queue means that there are more lines than anybody will read.
         let _ = log.push(ToCore::Log { level: crate::log::level_number(level), text }, Vec::new());
     });
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
