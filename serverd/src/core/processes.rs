@@ -14,6 +14,7 @@
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use link::channel::Outbox;
 use link::{Channel, Identity};
@@ -25,6 +26,9 @@ use crate::channel::{ToCore, ToSession};
 
 /// Messages that may wait for a process that does not read. Every session on its way is one.
 const WAITING_MESSAGES: usize = 16 * 1024;
+
+/// How long a process may take to exit after it has closed its channel.
+const EXIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The core's number for a session process; never used twice.
 pub type ProcessId = u64;
@@ -55,6 +59,15 @@ impl Handles {
     /// Ends the process now, by SIGKILL.
     pub fn kill(&self) {
         self.kill.notify_one();
+    }
+
+    /// Ends the process unless it does so itself within [`EXIT_WITHIN`].
+    pub fn kill_later(&self) {
+        let kill = Arc::clone(&self.kill);
+        tokio::spawn(async move {
+            tokio::time::sleep(EXIT_WITHIN).await;
+            kill.notify_one();
+        });
     }
 }
 

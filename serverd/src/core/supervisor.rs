@@ -249,8 +249,8 @@ impl Supervisor {
                 self.retire(id);
                 if let Some(process) = self.processes.get_mut(&id) {
                     process.channel_ended = true;
-                    // A process that cannot be told anything any more has nothing to live for.
-                    process.handles.kill();
+                    // It is about to exit; one that stays, deaf as it is, is ended.
+                    process.handles.kill_later();
                 }
                 self.bury(id, admission);
             }
