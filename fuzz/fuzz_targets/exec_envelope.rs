@@ -5,7 +5,8 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use ops::{Error, Inbox, Product, Reason, envelope};
+use ops::reader::{Cursor, Token};
+use ops::{Document, Error, Inbox, Product, Reason, envelope};
 
 static PRODUCT: LazyLock<Product> = LazyLock::new(Product::default);
 
@@ -21,11 +22,11 @@ struct Outcome {
     error: Option<Error>,
 }
 
-/// Reads a stream that arrives in pieces of `size` bytes.
-fn outcome(stream: &[u8], size: usize) -> Outcome {
+/// Reads a stream that arrives in these pieces.
+fn outcome(pieces: &[&[u8]]) -> Outcome {
     let mut inbox = Inbox::new();
     let mut found = Outcome { documents: String::new(), lengths: Vec::new(), end: None, error: None };
-    for piece in stream.chunks(size) {
+    for piece in pieces {
         inbox.feed(piece);
         assert!(inbox.capacity() <= 2 * 65_536, "{} bytes held", inbox.capacity());
         loop {
@@ -50,23 +51,40 @@ fn outcome(stream: &[u8], size: usize) -> Outcome {
     found
 }
 
-/// Writes the error reply and reads it back.
+/// Writes the error reply, which must be one line-ended document, and have the parts it should.
 fn reply(error: &Error) {
     let mut bytes = Vec::new();
     envelope::write_error(&mut bytes, &PRODUCT, error);
     let text = std::str::from_utf8(&bytes).expect("replies are text");
-    let tree = roxmltree::Document::parse(text).expect("replies are well-formed");
-    let children = tree.root_element().children();
-    let names: Vec<_> = children.map(|child| child.tag_name().name()).collect();
+    assert!(text.ends_with("<out/></exec>\n"));
+    let mut cursor = Cursor::new(Document::check(text).expect("replies are well-formed"));
+    let mut names = Vec::new();
+    let mut depth = 0;
+    loop {
+        match cursor.token().expect("replies are well-formed") {
+            Token::Open(name) => {
+                depth += 1;
+                if depth == 2 {
+                    names.push(name);
+                }
+            }
+            Token::Close => depth -= 1,
+            Token::Text(_) | Token::Char(_) => {}
+            Token::End => break,
+        }
+    }
     assert_eq!(names, ["product", "returncode", "errors", "out"]);
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&size, stream)) = input.split_first() else {
+    // The first two bytes say where the stream is cut, from its start and from its end.
+    let [first, last, stream @ ..] = input else {
         return;
     };
-    let whole = outcome(stream, 65_536);
-    assert_eq!(whole, outcome(stream, usize::from(size).max(1)));
+    let (one, rest) = stream.split_at(usize::from(*first).min(stream.len()));
+    let (two, three) = rest.split_at(rest.len().saturating_sub(usize::from(*last)));
+    let whole = outcome(&[stream]);
+    assert_eq!(whole, outcome(&[one, two, three]));
     if let Some(error) = &whole.error {
         reply(error);
     }

@@ -1,5 +1,6 @@
 //! The arguments of every operation: reading them as the type of any operation never panics, does not
-//! depend on whether `op` comes before or after `in`, and every refusal has a code of the protocol.
+//! depend on where `op` stands or on what stands around the envelope, and every refusal has a code of
+//! the protocol.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,11 +29,15 @@ fuzz_target!(|input: &[u8]| {
     };
     let name = row.name;
     let first = outcome(&format!("<exec><op>{name}</op><in>{inside}</in></exec>"));
-    let last = outcome(&format!("<exec><in>{inside}</in><op>{name}</op></exec>"));
-    match (&first, &last) {
-        // An input that closes `in` itself moves what follows to another place.
-        _ if inside.contains("</in") || inside.contains("</exec") => {}
-        _ => assert_eq!(first, last),
+    // The guard finds a plain envelope by itself; a comment makes it a special one, read in full.
+    let special = outcome(&format!("<!----><exec><op>{name}</op><in>{inside}</in></exec>"));
+    if inside.len() < 65_000 {
+        assert_eq!(first, special);
+    }
+    // An input that closes `in` itself moves what follows to another place.
+    if !inside.contains("</in") && !inside.contains("</exec") {
+        let last = outcome(&format!("<exec><in>{inside}</in><op>{name}</op></exec>"));
+        assert_eq!(first, last);
     }
     if let Some(Err(fault)) = first {
         let error = fault.into_error();

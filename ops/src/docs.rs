@@ -216,7 +216,7 @@ pub fn index() -> String {
             usize::from(EXEC.attributes),
             Reason::TooManyAttributes(EXEC.attributes),
         ),
-        ("bytes of a name", EXEC.name, Reason::NameTooLong),
+        ("bytes of a name", usize::from(EXEC.name), Reason::NameTooLong),
         ("items of a list", MAX_ITEMS, Reason::TooManyItems(MAX_ITEMS)),
         ("bytes of a path", MAX_PATH, Reason::PathTooLong),
     ] {

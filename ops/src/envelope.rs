@@ -11,7 +11,7 @@
 
 use crate::error::{Error, Fault};
 use crate::guard::Document;
-use crate::reader::{self, Input, Opened};
+use crate::reader::{self, Input};
 use crate::table::{self, Access, OpId, Row};
 use crate::writer::Out;
 use crate::{Operation, Reply};
@@ -29,12 +29,10 @@ pub struct Request<'a> {
 /// [`Fault::Malformed`] for a wrong root or stray text, [`Fault::Refused`] for an unknown operation
 /// (-17), a missing `op`, or `op` or `in` given twice (-3).
 pub fn parse(document: Document<'_>) -> Result<Request<'_>, Fault> {
-    match reader::open(document)? {
-        Opened::Wrong(error) => Err(Fault::Refused(error)),
-        Opened::Known(name, input) => match table::lookup(&name) {
-            Some(op) => Ok(Request { op, input }),
-            None => Err(refuse(input, Error::unknown_operation(&name))),
-        },
+    let (name, input) = reader::open(document)?;
+    match table::lookup(&name) {
+        Some(op) => Ok(Request { op, input }),
+        None => Err(refuse(input, Error::unknown_operation(&name))),
     }
 }
 

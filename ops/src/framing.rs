@@ -97,7 +97,7 @@ impl Inbox {
                     let start = self.taken;
                     self.taken += length;
                     let bytes = self.buffer.get(start..).unwrap_or_default();
-                    return Document::passed(bytes, length).map(Some);
+                    return Document::passed(&self.guard, bytes, length).map(Some);
                 }
                 Progress::Refused(reason) => return Err(reason),
             }

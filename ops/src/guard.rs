@@ -47,12 +47,12 @@ pub struct Limits {
     pub depth: usize,
     /// Attributes of one element; at most 64.
     pub attributes: u8,
-    /// Bytes of an element or attribute name.
-    pub name: usize,
+    /// Bytes of an element or attribute name; at most 255.
+    pub name: u8,
     /// The only root element that is allowed.
     pub root: Option<&'static str>,
     /// Finds the parameter of an operation whose text may go beyond `bytes`.
-    pub large: fn(&str) -> Option<LargeText>,
+    pub large: fn(&str) -> Option<&'static LargeText>,
 }
 
 /// The limits of `<exec>` requests.
@@ -163,10 +163,33 @@ pub enum Progress {
     Refused(Reason),
 }
 
+/// Where the envelope of a plain document stands: `<exec><op>NAME</op><in>...</in></exec>` with
+/// nothing else outside `in`. Nearly every request is like that, and the guard sees it in passing, so
+/// nobody needs to look for the two parts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    /// First byte of the operation's name, and the byte after its last.
+    pub op: (u32, u32),
+    /// The same for what is inside `in`, where there is one.
+    pub input: Option<(u32, u32)>,
+}
+
 /// One whole document that the guard has accepted. There is no other way to make one, so whoever
 /// reads it may rely on it being well-formed and within the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Document<'a>(&'a str);
+pub struct Document<'a> {
+    text: &'a str,
+    findings: Findings,
+}
+
+/// What the guard noticed on its way through a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Findings {
+    /// Whether there are carriage returns, which a reader has to fold.
+    returns: bool,
+    /// The envelope, if it is a plain one.
+    envelope: Option<Envelope>,
+}
 
 impl<'a> Document<'a> {
     /// Guards a text that is exactly one document, with padding around it at most.
@@ -196,24 +219,36 @@ impl<'a> Document<'a> {
                     if !after.chars().all(is_padding) {
                         return Err(Reason::Outside);
                     }
-                    return rest.get(..length).map(Self).ok_or(Reason::Utf8);
+                    let text = rest.get(..length).ok_or(Reason::Utf8)?;
+                    return Ok(Self { text, findings: guard.found });
                 }
             }
         }
     }
 
-    /// The first `length` bytes of `bytes`, for which the guard has just said
+    /// The first `length` bytes of `bytes`, for which `guard` has just said
     /// [`Progress::Document`]. One more pass checks the UTF-8, because a promise alone does not
     /// make a `str`.
-    pub(crate) fn passed(bytes: &'a [u8], length: usize) -> Result<Self, Reason> {
+    pub(crate) fn passed(guard: &Guard, bytes: &'a [u8], length: usize) -> Result<Self, Reason> {
         let document = bytes.get(..length).ok_or(Reason::Utf8)?;
-        std::str::from_utf8(document).map(Self).map_err(|_| Reason::Utf8)
+        let text = std::str::from_utf8(document).map_err(|_| Reason::Utf8)?;
+        Ok(Self { text, findings: guard.found })
     }
 
     /// The text, from the first `<` to the last `>`.
     #[must_use]
     pub fn as_str(self) -> &'a str {
-        self.0
+        self.text
+    }
+
+    /// Whether there are carriage returns anywhere.
+    pub(crate) fn has_returns(self) -> bool {
+        self.findings.returns
+    }
+
+    /// The parts of a plain envelope.
+    pub(crate) fn envelope(self) -> Option<Envelope> {
+        self.findings.envelope
     }
 }
 
@@ -280,6 +315,23 @@ enum State {
     Dead,
 }
 
+/// How far a plain envelope has been seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but the start of `exec`.
+    Start,
+    /// Inside `op`.
+    Op,
+    /// `op` is complete.
+    Named,
+    /// Inside `in`.
+    In,
+    /// `in` is complete.
+    Done,
+    /// It is not a plain one, or it came in pieces.
+    Other,
+}
+
 /// Byte classes: what may stand in character data, in values, in names.
 pub(crate) mod class {
     /// Needs a look in character data.
@@ -314,7 +366,7 @@ pub(crate) mod class {
             if control || b >= 0x80 {
                 bits |= TEXT | VALUE | COMMENT | CDATA;
             }
-            if matches!(b, b'<' | b'&' | b']') {
+            if matches!(b, b'<' | b'&' | b']' | b'\r') {
                 bits |= TEXT;
             }
             if matches!(b, b'<' | b'&' | b'"' | b'\'') {
@@ -323,7 +375,7 @@ pub(crate) mod class {
             if b == b'-' {
                 bits |= COMMENT;
             }
-            if b == b']' {
+            if matches!(b, b']' | b'\r') {
                 bits |= CDATA;
             }
             if b.is_ascii_alphabetic() || b == b'_' {
@@ -423,8 +475,9 @@ pub struct Guard {
     mark: usize,
     /// Number of open elements.
     depth: usize,
-    /// Start and length of the name of each open element.
-    open: [(u32, u16); MAX_DEPTH],
+    /// Where the name of each open element starts, and its length.
+    open: [u32; MAX_DEPTH],
+    open_lengths: [u8; MAX_DEPTH],
     /// Where the attributes of the current start tag begin.
     tag: usize,
     /// Attributes in the current start tag.
@@ -435,8 +488,15 @@ pub struct Guard {
     quote: u8,
     /// Where the text of `op` starts, while it is open.
     op: usize,
+    /// How far the envelope is a plain one, and what was seen of it.
+    stage: Stage,
+    envelope: Envelope,
+    /// Whether a carriage return was seen.
+    returns: bool,
+    /// About the last complete document.
+    found: Findings,
     /// The parameter that may be large, once `op` is known.
-    large: Option<LargeText>,
+    large: Option<&'static LargeText>,
     /// Where the text of that parameter starts, while it is open.
     large_start: Option<usize>,
     /// Why the stream was refused.
@@ -460,12 +520,17 @@ impl Guard {
             end: limits.bytes,
             mark: 0,
             depth: 0,
-            open: [(0, 0); MAX_DEPTH],
+            open: [0; MAX_DEPTH],
+            open_lengths: [0; MAX_DEPTH],
             tag: 0,
             attributes: 0,
             names: 0,
             quote: 0,
             op: 0,
+            stage: Stage::Start,
+            envelope: Envelope { op: (0, 0), input: None },
+            returns: false,
+            found: Findings::default(),
             large: None,
             large_start: None,
             refused: None,
@@ -499,6 +564,10 @@ impl Guard {
                     Err(reason) => return self.refuse(reason),
                 }
             }
+            // Outside `in`, whatever is not for the fast lane makes the envelope a special one.
+            if self.stage != Stage::In {
+                self.stage = Stage::Other;
+            }
             match self.step(bytes) {
                 Ok(Step::Next) => {}
                 Ok(Step::Complete) => return self.complete(),
@@ -509,14 +578,13 @@ impl Guard {
         }
     }
 
+    /// At the end of a document: remembers what was found, and starts over.
     fn complete(&mut self) -> Progress {
         let length = self.at;
-        self.reset();
+        let plain = matches!(self.stage, Stage::Named | Stage::Done);
+        let found = Findings { returns: self.returns, envelope: plain.then_some(self.envelope) };
+        *self = Self { found, ..Self::with_limits(self.limits) };
         Progress::Document(length)
-    }
-
-    fn reset(&mut self) {
-        *self = Self::with_limits(self.limits);
     }
 
     fn refuse(&mut self, reason: Reason) -> Progress {
@@ -629,8 +697,9 @@ impl Guard {
                 _ => return Err(Reason::Syntax("after <![")),
             },
             State::CData => {
-                return self.plain(rest, class::CDATA, |guard, _| {
-                    guard.go(State::CDataBracket);
+                return self.plain(rest, class::CDATA, |guard, byte| {
+                    guard.returns |= byte == b'\r';
+                    guard.go(if byte == b']' { State::CDataBracket } else { State::CData });
                     Ok(())
                 });
             }
@@ -763,6 +832,10 @@ impl Guard {
                             guard.go(State::Reference);
                             guard.mark = guard.at;
                         }
+                        b'\r' => {
+                            guard.returns = true;
+                            guard.at += 1;
+                        }
                         _ => guard.go(State::TextBracket),
                     }
                     Ok(())
@@ -817,7 +890,7 @@ impl Guard {
                 Wide::Char(_, length) => self.at += length,
                 Wide::Partial => return Ok(Step::More),
             },
-            Some(&byte) if byte < 0x20 => return Err(Reason::Character),
+            Some(&byte) if byte < 0x20 && byte != b'\r' => return Err(Reason::Character),
             Some(&byte) => special(self, byte)?,
             None => return Ok(Step::More),
         }
@@ -846,7 +919,7 @@ impl Guard {
                 }
             };
             self.at += length;
-            if self.at - self.mark > self.limits.name {
+            if self.at - self.mark > usize::from(self.limits.name) {
                 return Err(Reason::NameTooLong);
             }
             rest = rest.get(length..).unwrap_or_default();
@@ -856,8 +929,9 @@ impl Guard {
 
     /// Name of the open element number `level`, 0 being the root.
     fn open_name<'b>(&self, bytes: &'b [u8], level: usize) -> &'b [u8] {
-        let (start, length) = self.open.get(level).copied().unwrap_or_default();
-        bytes.get(start as usize..start as usize + usize::from(length)).unwrap_or_default()
+        let start = self.open.get(level).copied().unwrap_or_default() as usize;
+        let length = usize::from(self.open_lengths.get(level).copied().unwrap_or_default());
+        bytes.get(start..start + length).unwrap_or_default()
     }
 
     /// Checks a complete attribute name.
@@ -905,8 +979,10 @@ impl Guard {
         if self.depth == 0 && self.limits.root.is_some_and(|root| root.as_bytes() != name) {
             return Err(Reason::WrongRoot);
         }
-        if let Some(open) = self.open.get_mut(self.depth) {
-            *open = (self.mark as u32, name.len() as u16);
+        if let (Some(open), Some(length)) =
+            (self.open.get_mut(self.depth), self.open_lengths.get_mut(self.depth))
+        {
+            (*open, *length) = (self.mark as u32, name.len() as u8);
         }
         self.depth += 1;
         Ok(())
@@ -916,58 +992,78 @@ impl Guard {
     /// tokens are there. Whatever else comes is left untouched for [`Guard::step`], which would
     /// have gone the same way byte by byte. True when the document is complete.
     fn lane(&mut self, bytes: &[u8]) -> Result<bool, Reason> {
+        // A large parameter moves the limit at which `bytes` was cut.
         let end = self.end;
-        loop {
+        while self.end == end {
             let rest = bytes.get(self.at..).unwrap_or_default();
             let Some(plain) = rest.iter().position(|&b| is(b, class::TEXT)) else {
                 self.at = bytes.len();
                 return Ok(false);
             };
-            self.at += plain;
-            let Some((b"<", tag)) = rest.get(plain..).and_then(|tag| tag.split_at_checked(1)) else {
-                return Ok(false);
-            };
-            if let Some(tag) = tag.strip_prefix(b"/")
-                && self.depth > 0
-            {
-                let name = self.open_name(bytes, self.depth - 1);
-                let Some(b">") = tag.strip_prefix(name).and_then(|rest| rest.get(..1)) else {
-                    return Ok(false);
-                };
-                self.mark = self.at + 2;
-                self.end_tag(bytes)?;
-                self.at += name.len() + 3;
-                if matches!(self.closed(), Step::Complete) {
-                    return Ok(true);
-                }
-            } else {
-                let length = tag.iter().position(|&b| !is(b, class::NAME)).unwrap_or(tag.len());
-                let starts_well = tag.first().is_some_and(|&b| is(b, class::NAME_START));
-                if tag.get(length) != Some(&b'>')
-                    || !starts_well
-                    || length > self.limits.name
-                    || self.depth >= self.limits.depth.min(MAX_DEPTH)
-                {
-                    return Ok(false);
-                }
-                self.mark = self.at + 1;
-                self.enter(tag.get(..length).unwrap_or_default())?;
-                self.at += length + 2;
-                self.opened(bytes);
+            if plain > 0 && self.depth == 1 && !rest.iter().take(plain).all(|&b| is(b, class::SPACE)) {
+                self.stage = Stage::Other;
             }
-            // A large parameter moves the limit at which `bytes` was cut.
-            if self.end != end {
-                return Ok(false);
+            self.at += plain;
+            match rest.get(plain..).unwrap_or_default() {
+                [b'\r', ..] => {
+                    self.returns = true;
+                    self.at += 1;
+                }
+                [b'<', b'/', tag @ ..] if self.depth > 0 => {
+                    let name = self.open_name(bytes, self.depth - 1);
+                    if tag.get(name.len()) != Some(&b'>') || !tag.starts_with(name) {
+                        return Ok(false);
+                    }
+                    self.mark = self.at + 2;
+                    self.end_tag(bytes)?;
+                    self.at += name.len() + 3;
+                    if matches!(self.closed(), Step::Complete) {
+                        return Ok(true);
+                    }
+                }
+                [b'<', tag @ ..] => {
+                    let length = tag.iter().position(|&b| !is(b, class::NAME)).unwrap_or(tag.len());
+                    let starts_well = tag.first().is_some_and(|&b| is(b, class::NAME_START));
+                    if tag.get(length) != Some(&b'>')
+                        || !starts_well
+                        || length > usize::from(self.limits.name)
+                        || self.depth >= self.limits.depth.min(MAX_DEPTH)
+                    {
+                        return Ok(false);
+                    }
+                    self.mark = self.at + 1;
+                    self.enter(tag.get(..length).unwrap_or_default())?;
+                    self.at += length + 2;
+                    self.opened(bytes);
+                }
+                _ => return Ok(false),
             }
         }
+        Ok(false)
     }
 
     /// After the `>` of a start tag.
     fn opened(&mut self, bytes: &[u8]) {
         self.state = State::Text;
         match self.depth {
-            2 if self.open_name(bytes, 1) == b"op" => self.op = self.at,
+            2 => {
+                let name = self.open_name(bytes, 1);
+                if name == b"op" {
+                    self.op = self.at;
+                }
+                self.stage = match (self.stage, name) {
+                    (Stage::Start, b"op") => Stage::Op,
+                    (Stage::Named, b"in") => {
+                        self.envelope.input = Some((self.at as u32, 0));
+                        Stage::In
+                    }
+                    _ => Stage::Other,
+                };
+            }
             3 => {
+                if self.stage == Stage::Op {
+                    self.stage = Stage::Other;
+                }
                 if let Some(large) = self.large
                     && self.large_start.is_none()
                     && self.open_name(bytes, 1) == b"in"
@@ -987,10 +1083,22 @@ impl Guard {
     /// At the `>` of an end tag: the two elements that matter for the size limit.
     fn end_tag(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         match self.depth {
-            2 if self.large.is_none() && self.open_name(bytes, 1) == b"op" => {
-                let text = bytes.get(self.op..self.mark - 2).unwrap_or_default();
-                if let Ok(name) = std::str::from_utf8(text) {
-                    self.large = (self.limits.large)(name);
+            2 => {
+                let text = self.mark - 2;
+                self.stage = match self.stage {
+                    Stage::Op => {
+                        self.envelope.op = (self.op as u32, text as u32);
+                        Stage::Named
+                    }
+                    Stage::In => {
+                        self.envelope.input = self.envelope.input.map(|(start, _)| (start, text as u32));
+                        Stage::Done
+                    }
+                    _ => Stage::Other,
+                };
+                if self.large.is_none() && self.open_name(bytes, 1) == b"op" {
+                    let name = std::str::from_utf8(bytes.get(self.op..text).unwrap_or_default());
+                    self.large = name.ok().and_then(self.limits.large);
                 }
             }
             3 => {

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //!   <exec> <op>inc</op> <in> <number>42</number> <other/> </in> ... </exec>
+//!          └── open() ──────┘│
 //!                            └── Input::field() hands out the children of `in`
 //!                                Input::scalar(), list(), item() read one
-//!                                Input::finish() reads the rest of the document
+//!                                Input::finish() reads the rest
 //! ```
 //!
 //! Two kinds of trouble are kept apart. A document that is malformed ends the reading at once. A
@@ -23,7 +24,7 @@ use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
 use crate::error::{Error, Fault};
-use crate::guard::{self, Document, MAX_ITEMS, Reason};
+use crate::guard::{self, Document, Envelope, MAX_ITEMS, Reason};
 use crate::value::{Invalid, Scalar};
 
 /// One step through a document. Comments and the declaration are left out; CDATA sections arrive as
@@ -71,16 +72,16 @@ impl<'a> Cursor<'a> {
     /// At the start of the document.
     #[must_use]
     pub fn new(document: Document<'a>) -> Self {
-        Self::at(document.as_str(), 0)
+        Self::at(document.as_str(), 0, document.has_returns())
     }
 
     /// At byte `base` of a guarded document, which must be between tokens.
-    fn at(document: &'a str, base: usize) -> Self {
+    fn at(document: &'a str, base: usize, returns: bool) -> Self {
         let mut events = Reader::from_str(document.get(base..).unwrap_or_default());
         // The guard has compared the names, and a reader that starts inside cannot know them.
         events.config_mut().check_end_names = false;
         events.config_mut().allow_unmatched_ends = true;
-        Self { events, document, base, close: false, returns: document.contains('\r') }
+        Self { events, document, base, close: false, returns }
     }
 
     /// Byte offset of the next token in the document.
@@ -144,7 +145,7 @@ impl<'a> Cursor<'a> {
         let mut elements = false;
         loop {
             match self.token()? {
-                Token::Text(piece) => self.append(&mut text, piece),
+                Token::Text(piece) => append(&mut text, piece, self.returns),
                 Token::Char(c) => text.to_mut().push(c),
                 Token::Close => return Ok((text, elements)),
                 Token::Open(_) => {
@@ -155,18 +156,18 @@ impl<'a> Cursor<'a> {
             }
         }
     }
+}
 
-    /// Appends a piece of text, copying only when it is not the first. CR LF and CR become LF, as in
-    /// every XML reader. A piece ends only where something other than text follows, so the two bytes
-    /// of CR LF are never apart.
-    fn append(&self, text: &mut Cow<'a, str>, piece: &'a str) {
-        if self.returns && piece.contains('\r') {
-            text.to_mut().push_str(&piece.replace("\r\n", "\n").replace('\r', "\n"));
-        } else if text.is_empty() {
-            *text = Cow::Borrowed(piece);
-        } else {
-            text.to_mut().push_str(piece);
-        }
+/// Appends a piece of text, copying only when it is not the first. CR LF and CR become LF, as in
+/// every XML reader; `returns` tells whether there are any. A piece ends only where something other
+/// than text follows, so the two bytes of CR LF are never apart.
+fn append<'a>(text: &mut Cow<'a, str>, piece: &'a str, returns: bool) {
+    if returns && piece.contains('\r') {
+        text.to_mut().push_str(&piece.replace("\r\n", "\n").replace('\r', "\n"));
+    } else if text.is_empty() {
+        *text = Cow::Borrowed(piece);
+    } else {
+        text.to_mut().push_str(piece);
     }
 }
 
@@ -175,26 +176,13 @@ fn is_space(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
 }
 
-/// The arguments of one request, read by the code that `#[derive(Op)]` writes.
+/// The arguments of one request, read by the code that `#[derive(Op)]` writes. They are the inside of
+/// `in`; what stands around it has been read before.
 #[derive(Clone)]
 pub struct Input<'a> {
     cursor: Cursor<'a>,
-    /// What the cursor is in.
-    place: Place,
     /// The first parameter error.
     error: Option<Error>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Among the children of `in`; the rest of `exec` has not been read.
-    In,
-    /// Among the children of `in`, at a place that was read before: nothing to check after it.
-    Again,
-    /// Behind `in`, in `exec`.
-    Exec,
-    /// Everything was read.
-    End,
 }
 
 /// A parameter while reading: `None` until it was given.
@@ -214,19 +202,10 @@ impl<T> Default for ListSlot<T> {
 }
 
 impl<'a> Input<'a> {
-    /// A request without `in`.
-    pub(crate) fn absent(cursor: Cursor<'a>) -> Self {
-        Self { cursor, place: Place::End, error: None }
-    }
-
-    /// Just behind the start tag of `in`, with the rest of `exec` still to be read.
-    pub(crate) fn inside(cursor: Cursor<'a>) -> Self {
-        Self { cursor, place: Place::In, error: None }
-    }
-
-    /// Behind the start tag of an `in` at byte `offset` of a document that was read to its end.
-    pub(crate) fn again(document: &'a str, offset: usize) -> Self {
-        Self { cursor: Cursor::at(document, offset), place: Place::Again, error: None }
+    /// The bytes `start` to `end` of a document, which are all that is inside `in`.
+    fn new(document: Document<'a>, start: usize, end: usize) -> Self {
+        let text = document.as_str().get(..end).unwrap_or_default();
+        Self { cursor: Cursor::at(text, start, document.has_returns()), error: None }
     }
 
     /// The name of the next parameter; its value must be read or skipped before the next call.
@@ -235,19 +214,13 @@ impl<'a> Input<'a> {
     /// # Errors
     /// [`Fault::Malformed`] for text between the parameters.
     pub fn field(&mut self) -> Result<Option<&'a str>, Fault> {
-        if !matches!(self.place, Place::In | Place::Again) {
-            return Ok(None);
-        }
         loop {
             match self.cursor.token()? {
                 Token::Open(name) => return Ok(Some(name)),
                 Token::Text(text) if is_space(text) => {}
                 Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
-                Token::Close => {
-                    self.place = if self.place == Place::In { Place::Exec } else { Place::End };
-                    return Ok(None);
-                }
-                Token::End => return Err(UNGUARDED.into()),
+                Token::End => return Ok(None),
+                Token::Close => return Err(UNGUARDED.into()),
             }
         }
     }
@@ -349,26 +322,13 @@ impl<'a> Input<'a> {
         Ok(self.cursor.skip()?)
     }
 
-    /// Reads the rest of the document and reports the first parameter error.
+    /// Reads what is left and reports the first parameter error.
     ///
     /// # Errors
     /// [`Fault::Malformed`] for what is wrong in the rest, else the remembered error.
     pub fn finish(mut self) -> Result<(), Fault> {
         while self.field()?.is_some() {
             self.skip()?;
-        }
-        while self.place == Place::Exec {
-            match self.cursor.token()? {
-                Token::Open(name) => {
-                    if name == "op" || name == "in" {
-                        self.wrong(Error::invalid(name, "given twice"));
-                    }
-                    self.skip_exec_child(name)?;
-                }
-                Token::Text(text) if is_space(text) => {}
-                Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
-                Token::Close | Token::End => self.place = Place::End,
-            }
         }
         match self.error {
             Some(error) => Err(Fault::Refused(error)),
@@ -379,10 +339,6 @@ impl<'a> Input<'a> {
     /// Remembers the first error of a parameter.
     pub fn wrong(&mut self, error: Error) {
         self.error.get_or_insert(error);
-    }
-
-    fn skip_exec_child(&mut self, name: &str) -> Result<(), Reason> {
-        if name == "in" { skip_in(&mut self.cursor) } else { self.cursor.skip() }
     }
 
     /// Reads and converts the text of the current element.
@@ -403,36 +359,35 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Skips an `in`, which must not hold text of its own.
-fn skip_in(cursor: &mut Cursor<'_>) -> Result<(), Reason> {
-    loop {
-        match cursor.token()? {
-            Token::Open(_) => cursor.skip()?,
-            Token::Text(text) if is_space(text) => {}
-            Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText),
-            Token::Close => return Ok(()),
-            Token::End => return Err(UNGUARDED),
-        }
-    }
+/// Reads the envelope: the operation's name and its arguments.
+///
+/// Most documents are plain, and the guard has seen where the two parts are. Any other one is read
+/// from its start to its end here, and the arguments a second time as what they are.
+///
+/// # Errors
+/// [`Fault::Malformed`] for stray text, [`Fault::Refused`] when `op` is missing or one of the two
+/// was given twice.
+pub(crate) fn open(document: Document<'_>) -> Result<(Cow<'_, str>, Input<'_>), Fault> {
+    let Some(Envelope { op: (start, end), input }) = document.envelope() else {
+        return open_special(document);
+    };
+    let mut name = Cow::Borrowed("");
+    let (start, end) = (start as usize, end as usize);
+    append(&mut name, document.as_str().get(start..end).unwrap_or_default(), document.has_returns());
+    let (start, end) = input.unwrap_or_default();
+    Ok((name, Input::new(document, start as usize, end as usize)))
 }
 
-/// What the envelope of a request holds, before the operation is looked up.
-pub(crate) enum Opened<'a> {
-    /// `op` came first; the input is at its place and the rest is unread.
-    Known(Cow<'a, str>, Input<'a>),
-    /// The whole document was read and is refused.
-    Wrong(Error),
-}
-
-/// Reads `exec` up to the point where name and input are known.
-pub(crate) fn open(document: Document<'_>) -> Result<Opened<'_>, Fault> {
+/// [`open`] for a document with more than `op` and `in`, or with the two in the other order.
+#[cold]
+fn open_special(document: Document<'_>) -> Result<(Cow<'_, str>, Input<'_>), Fault> {
     let mut cursor = Cursor::new(document);
     match skip_space(&mut cursor)? {
         Token::Open("exec") => {}
         _ => return Err(Reason::WrongRoot.into()),
     }
     let mut name: Option<Cow<'_, str>> = None;
-    let mut input = None;
+    let mut input: Option<(usize, usize)> = None;
     let mut error: Option<Error> = None;
     loop {
         match cursor.token()? {
@@ -447,19 +402,12 @@ pub(crate) fn open(document: Document<'_>) -> Result<Opened<'_>, Fault> {
                 name.get_or_insert(text);
             }
             Token::Open("in") => {
-                if input.is_none()
-                    && error.is_none()
-                    && let Some(name) = name.take()
-                {
-                    return Ok(Opened::Known(name, Input::inside(cursor)));
-                }
+                let start = cursor.offset();
+                let end = skip_in(&mut cursor)?;
                 if input.is_some() {
                     error.get_or_insert_with(|| Error::invalid("in", "given twice"));
                 }
-                // An `in` before its `op`: remember the place, read it again later.
-                let place = if cursor.close { None } else { Some(cursor.offset()) };
-                skip_in(&mut cursor)?;
-                input.get_or_insert(place);
+                input.get_or_insert((start, end));
             }
             Token::Open(_) => cursor.skip()?,
             Token::Text(text) if is_space(text) => {}
@@ -467,17 +415,28 @@ pub(crate) fn open(document: Document<'_>) -> Result<Opened<'_>, Fault> {
             Token::Close | Token::End => break,
         }
     }
-    let Some(name) = name else {
-        return Ok(Opened::Wrong(error.unwrap_or_else(|| Error::missing("op"))));
-    };
-    if let Some(error) = error {
-        return Ok(Opened::Wrong(error));
+    match (error, name) {
+        (Some(error), _) => Err(error.into()),
+        (None, None) => Err(Error::missing("op").into()),
+        (None, Some(name)) => {
+            let (start, end) = input.unwrap_or_default();
+            Ok((name, Input::new(document, start, end)))
+        }
     }
-    let input = match input.flatten() {
-        Some(offset) => Input::again(document.as_str(), offset),
-        None => Input::absent(cursor),
-    };
-    Ok(Opened::Known(name, input))
+}
+
+/// Skips an `in`, which must not hold text of its own, and returns the offset of its end tag.
+fn skip_in(cursor: &mut Cursor<'_>) -> Result<usize, Reason> {
+    loop {
+        let offset = cursor.offset();
+        match cursor.token()? {
+            Token::Open(_) => cursor.skip()?,
+            Token::Text(text) if is_space(text) => {}
+            Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText),
+            Token::Close => return Ok(offset),
+            Token::End => return Err(UNGUARDED),
+        }
+    }
 }
 
 /// The first token that is not white space.

@@ -305,8 +305,8 @@ pub fn lookup(name: &str) -> Option<OpId> {
 
 /// The parameter of `operation` that may be larger than a whole request, if it declares one.
 #[must_use]
-pub fn large_text(operation: &str) -> Option<LargeText> {
-    lookup(operation).and_then(|id| id.row().large)
+pub fn large_text(operation: &str) -> Option<&'static LargeText> {
+    lookup(operation).and_then(|id| id.row().large.as_ref())
 }
 
 /// The table as the start-up log shows it, one line per element, without time stamps.

@@ -289,12 +289,9 @@ fn duplicates_are_found_among_names_with_equal_hashes() {
 }
 
 /// Limits with a large parameter, as an operation would declare it.
-static LARGE: Limits = Limits {
-    large: |op| {
-        (op == "Store").then_some(LargeText { field: "contents", aliases: &["data"], max: 1_048_576 })
-    },
-    ..EXEC
-};
+static LARGE: Limits = Limits { large: |op| (op == "Store").then_some(&CONTENTS), ..EXEC };
+
+static CONTENTS: LargeText = LargeText { field: "contents", aliases: &["data"], max: 1_048_576 };
 
 fn store(field: &str, before: usize, text: usize) -> Vec<u8> {
     format!(
