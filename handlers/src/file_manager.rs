@@ -1,4 +1,9 @@
 //! `FileManager_*`: files and directories, with the rights of the caller.
+//!
+//! Nothing here asks whether the caller may: the process is the caller, and the kernel's answer is
+//! the answer. An error names the path as the caller gave it; which error number becomes which code
+//! is decided in one place, `ops::Error::file`. An operation on several items stops at the first
+//! failure and tells in the same reply what was finished before.
 
 use handlers_derive::handler;
 use ops::Error;
@@ -14,6 +19,7 @@ use crate::names::Names;
 use crate::tree::{self, Found, UMASK};
 use crate::{Ctx, Failure};
 
+/// The home directory of the caller, or of the user named. Asks the user database, which may be remote.
 #[handler]
 fn get_home_dir(ctx: &Ctx, req: GetHomeDir) -> Result<GetHomeDirReply, Error> {
     let directory = match req.user {
@@ -25,12 +31,13 @@ fn get_home_dir(ctx: &Ctx, req: GetHomeDir) -> Result<GetHomeDirReply, Error> {
     Ok(GetHomeDirReply { directory })
 }
 
+/// The directory above, without a look at the disk.
 #[handler(quick)]
 fn get_parent_dir(_: &Ctx, req: GetParentDir) -> Result<GetParentDirReply, Failure> {
     Ok(GetParentDirReply { directory: parent(&req.directory)? })
 }
 
-/// The directory above, by text alone.
+/// Everything before the last name; slashes at the end belong to no name, and `/` is above `/`.
 fn parent(path: &HostPath) -> Result<HostPath, Failure> {
     let trimmed = path.as_str().trim_end_matches('/');
     let above = trimmed.rfind('/').and_then(|at| trimmed.get(..at)).unwrap_or_default();
@@ -46,6 +53,7 @@ fn host_path(path: String) -> Result<HostPath, Failure> {
     HostPath::try_from(path).map_err(|why| Failure::internal("making a path", format!("{why:?}")))
 }
 
+/// The entries of a directory with their facts.
 #[handler]
 fn list_dir(_: &Ctx, req: ListDir) -> Result<ListDirReply, Failure> {
     let found = tree::read(req.directory.as_str(), req.show_hidden)
@@ -56,7 +64,7 @@ fn list_dir(_: &Ctx, req: ListDir) -> Result<ListDirReply, Failure> {
     Ok(ListDirReply { parent: parent(&req.directory)?, directory: req.directory, entries })
 }
 
-/// One line of a listing.
+/// One entry of a listing. A name that XML cannot carry is given in base64, with its whole path.
 fn entry(directory: &str, found: &Found, names: &mut Names) -> Entry {
     let facts = &found.facts;
     let name = found.name.as_bytes();
@@ -81,6 +89,7 @@ fn entry(directory: &str, found: &Found, names: &mut Names) -> Entry {
     }
 }
 
+/// Makes directories one after the other. Rights that the request leaves open are those of the umask.
 #[handler]
 fn make_dir(ctx: &Ctx, req: MakeDir) -> Result<MakeDirReply, Failure> {
     let mode = req.modes.apply(0o777 & !UMASK);

@@ -1,4 +1,4 @@
-//! The self-test operations of package `main`.
+//! The self-test operations of package `main`: the first thing that anybody sends to a new server.
 
 use handlers_derive::handler;
 use ops::Error;
@@ -7,18 +7,21 @@ use ops::value::Number;
 
 use crate::Ctx;
 
+/// 42 gives 43; the largest integer gives an error, not a smaller number.
 #[handler(quick)]
 fn increment(_: &Ctx, req: Inc) -> Result<IncReply, Error> {
     let number = req.number.checked_add(1).ok_or_else(|| Number::overflow("number"))?;
     Ok(IncReply { number })
 }
 
+/// 42 gives 41, and so on downwards.
 #[handler(quick)]
 fn decrement(_: &Ctx, req: Dec) -> Result<DecReply, Error> {
     let number = req.number.checked_add(-1).ok_or_else(|| Number::overflow("number"))?;
     Ok(DecReply { number })
 }
 
+/// The quotient, whole where it is; division by zero has an error of its own.
 #[handler(quick)]
 fn divide(_: &Ctx, req: Div) -> Result<DivReply, Error> {
     if req.divisor.is_zero() {

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::{Ctx, Failure};
 
+/// Machines with a process, as far as they exist for the caller.
 #[handler]
 async fn get_connected_vm_list(ctx: &Ctx, _: GetConnectedVmList) -> Result<GetConnectedVmListReply, Failure> {
     let connected = ctx.core.connected_vms().await?;
@@ -29,16 +30,19 @@ fn may_read(path: &str) -> bool {
     accessat(CWD, path, Access::READ_OK, AtFlags::empty()).is_ok()
 }
 
+/// A walk over the table; with details, the reference of this server.
 #[handler(quick)]
 fn get_operation_table(_: &Ctx, req: GetOperationTable) -> Result<GetOperationTableReply, Error> {
     Ok(GetOperationTableReply::of_table(req.details))
 }
 
+/// What the server presents itself as, and what it is.
 #[handler(quick)]
 fn get_product_info(ctx: &Ctx, _: GetProductInfo) -> Result<GetProductInfoReply, Error> {
     Ok(GetProductInfoReply::new(&ctx.product, "vmserverd", env!("CARGO_PKG_VERSION")))
 }
 
+/// Requests of all users since start.
 #[handler]
 async fn get_request_count(ctx: &Ctx, _: GetRequestCount) -> Result<GetRequestCountReply, Failure> {
     // This request is counted when its reply leaves, which is after the core has added up.
@@ -46,6 +50,7 @@ async fn get_request_count(ctx: &Ctx, _: GetRequestCount) -> Result<GetRequestCo
     Ok(GetRequestCountReply { count: others.saturating_add(1) })
 }
 
+/// Who the caller was proven to be. The core has decided what an administrator is.
 #[handler(quick)]
 fn is_admin_user(ctx: &Ctx, _: IsAdminUser) -> Result<IsAdminUserReply, Error> {
     Ok(IsAdminUserReply { user: ctx.user.name.clone(), is_admin: ctx.user.admin })

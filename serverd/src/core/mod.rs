@@ -9,7 +9,7 @@
 //! * [`link`] keeps the connection to vmware-authd; the core listens on no socket of any kind.
 //! * [`admission`] decides whether there may be another session.
 //! * [`supervisor`] gives each session to the process of its user; [`processes`] starts and watches
-//!   those; [`counter`] adds up what they have done.
+//!   those; [`counter`] adds up what they have done; [`ration`] bounds what they log.
 //! * [`machines`] knows the running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
@@ -22,6 +22,7 @@ pub mod link;
 pub mod machines;
 pub mod privileges;
 pub mod processes;
+pub mod ration;
 pub mod supervisor;
 
 use std::fs::File;
