@@ -89,6 +89,8 @@ pub fn spawn(id: ProcessId, identity: &Identity, events: &mpsc::Sender<Event>) -
         .env("LOGNAME", &identity.name)
         .env("HOME", &identity.home)
         .current_dir("/")
+        // Signals of a terminal are for the core, which then says what to do.
+        .process_group(0)
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -67,8 +67,6 @@ const LAST_TURNS: usize = 3;
 pub fn main() -> Result<(), Box<dyn Error>> {
     crate::sys::close_from(3)?;
     let channel = take_channel()?;
-    // Signals of the terminal are for the core, which then says what to do.
-    let _ = rustix::process::setsid();
     rustix::thread::set_name(c"vmserverd")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
