@@ -61,7 +61,7 @@ impl Handles {
         self.kill.notify_one();
     }
 
-    /// Ends the process unless it does so itself within [`EXIT_WITHIN`].
+    /// Ends the process unless it does so itself within two seconds.
     pub fn kill_later(&self) {
         let kill = Arc::clone(&self.kill);
         tokio::spawn(async move {
