@@ -75,6 +75,42 @@ fn one_byte_now_and_then_does_not_hold_a_connection() {
     assert_eq!(said, "421 Login timed out.");
 }
 
+/// Hundreds of callers from many addresses that send a byte now and then: each is dropped at the
+/// deadline, and those who know what they want are served meanwhile.
+#[test]
+fn many_slow_callers_are_dropped_and_others_do_not_notice() {
+    let instance = Setup::new().tls().plain().set("authd.login.deadline", 4).start();
+    let mut session = instance.tcp().local().server();
+    let mut slow: Vec<Client> = (0..512u32)
+        .map(|number| {
+            let host = u8::try_from(number % 16).expect("small");
+            let port = if number % 4 == 0 { instance.tls } else { instance.plain };
+            let client = Client::tcp_from(Ipv4Addr::new(127, 7, 0, host), port);
+            client.greeted().patience(Duration::from_millis(1))
+        })
+        .collect();
+    let start = Instant::now();
+    let mut served = 0;
+    while !slow.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} are still there", slow.len());
+        slow.retain_mut(|client| {
+            let sent = client.try_send("U").is_ok();
+            match client.try_line() {
+                Ok(line) => {
+                    assert_eq!(line, "421 Login timed out.");
+                    false
+                }
+                // One on the TLS port is closed without a word.
+                Err(end) => sent && end == End::Silent,
+            }
+        });
+        assert_eq!(session.inc(1), 2);
+        assert_eq!(instance.tcp().local().server().inc(1), 2);
+        served += 1;
+    }
+    assert!(served >= 3, "only {served} rounds");
+}
+
 #[test]
 fn one_address_has_so_many_connections_before_login() {
     let instance = Setup::new().tls().plain().set("authd.connections.perAddress", 4).start();

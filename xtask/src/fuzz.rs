@@ -156,9 +156,13 @@ impl Running {
     }
 }
 
-/// The dictionary of a target: one of its own, else the one of its room.
+/// The dictionary of a target: one of its own, else the one of what it attacks.
 fn dictionary(fuzz: &Path, name: &str) -> Option<PathBuf> {
-    let room = name.split('_').next().unwrap_or(name);
+    let room = match name.split('_').next().unwrap_or(name) {
+        // The guard stands in front of the same documents.
+        "guard" => "exec",
+        room => room,
+    };
     [name, room].iter().map(|stem| fuzz.join(format!("dictionaries/{stem}.dict"))).find(|path| path.is_file())
 }
 
