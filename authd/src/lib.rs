@@ -30,14 +30,13 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub use authd_dialogue::{dialogue, line, reply};
+
 pub mod certificate;
-pub mod dialogue;
-pub mod line;
 pub mod messages;
 pub mod monitor;
 pub mod net;
 pub mod pam;
-pub mod reply;
 pub mod sandbox;
 pub mod source;
 

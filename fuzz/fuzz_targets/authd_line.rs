@@ -2,7 +2,7 @@
 //! escape is decoded exactly once.
 #![no_main]
 
-use authd::line::{LineBuffer, Taken, split, unescape};
+use authd_dialogue::line::{LineBuffer, Taken, split, unescape};
 use libfuzzer_sys::fuzz_target;
 
 /// Feeds `input` in pieces of `size` bytes; returns what was taken.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use authd::dialogue::{Dialogue, Question, Reservation, Rules, Step};
-use authd::reply::{BANNER_PLAIN, MAX_REPLY};
+use authd_dialogue::dialogue::{Dialogue, Question, Reservation, Rules, Step};
+use authd_dialogue::reply::{BANNER_PLAIN, MAX_REPLY};
 use libfuzzer_sys::fuzz_target;
 
 fn check_reply(text: &[u8]) {

@@ -11,7 +11,7 @@ pub const BANNER_TLS: &[u8] =
 /// The banner of a plain listener and of the unix socket.
 pub const BANNER_PLAIN: &[u8] = b"220 VMware Authentication Daemon Version 1.00\r\n";
 
-/// `AUTH TLS` in front of the handshake; see [`crate::net::connection`].
+/// `AUTH TLS` in front of the handshake; see `authd/src/net/connection.rs`.
 pub const BEGIN_TLS: &[u8] = b"234 Begin TLS.\r\n";
 /// Any command before the login.
 pub const PLEASE_LOGIN: &[u8] = b"530 Please login with USER and PASS.\r\n";
