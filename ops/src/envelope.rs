@@ -326,6 +326,7 @@ mod tests {
         // Also when the operation is unknown, missing, or in the other order.
         for text in [
             "<exec><op>x</op><in>y</in></exec>",
+            "<exec><op>x</op><in>\u{FEFF}<y/></in></exec>",
             "<exec><op>x</op><in/>y</exec>",
             "<exec><in>y</in></exec>",
             "<exec><in>y</in><op>inc</op></exec>",

@@ -333,30 +333,26 @@ enum Stage {
 }
 
 /// Byte classes: what may stand in character data, in values, in names.
-pub(crate) mod class {
+mod class {
     /// Needs a look in character data.
-    pub const TEXT: u16 = 1;
+    pub const TEXT: u8 = 1;
     /// Needs a look in an attribute's value.
-    pub const VALUE: u16 = 2;
+    pub const VALUE: u8 = 2;
     /// ASCII that may stand in a name.
-    pub const NAME: u16 = 4;
+    pub const NAME: u8 = 4;
     /// ASCII that may start a name.
-    pub const NAME_START: u16 = 8;
+    pub const NAME_START: u8 = 8;
     /// White space of XML.
-    pub const SPACE: u16 = 16;
+    pub const SPACE: u8 = 16;
     /// Needs a look in a comment.
-    pub const COMMENT: u16 = 32;
+    pub const COMMENT: u8 = 32;
     /// Needs a look in a CDATA section.
-    pub const CDATA: u16 = 64;
-    /// `<` and `&`: ends a piece of text.
-    pub const MARKUP: u16 = 128;
-    /// Ends a name in a start tag of a well-formed document.
-    pub const NAME_END: u16 = 256;
+    pub const CDATA: u8 = 64;
 
-    pub static OF: [u16; 256] = build();
+    pub static OF: [u8; 256] = build();
 
     #[allow(clippy::indexing_slicing)] // evaluated at compile time: a bad index stops the build
-    const fn build() -> [u16; 256] {
+    const fn build() -> [u8; 256] {
         let mut table = [0; 256];
         let mut byte = 0;
         while byte < 256 {
@@ -387,12 +383,6 @@ pub(crate) mod class {
             if matches!(b, b' ' | b'\t' | b'\n' | b'\r') {
                 bits |= SPACE;
             }
-            if matches!(b, b'<' | b'&') {
-                bits |= MARKUP;
-            }
-            if matches!(b, b'>' | b'/') || bits & SPACE != 0 {
-                bits |= NAME_END;
-            }
             table[byte] = bits;
             byte += 1;
         }
@@ -402,8 +392,43 @@ pub(crate) mod class {
 
 /// Whether `byte` is in one of the classes `bits`.
 #[inline]
-pub(crate) fn is(byte: u8, bits: u16) -> bool {
-    class::OF.get(usize::from(byte)).is_some_and(|found| found & bits != 0)
+fn is(byte: u8, bits: u8) -> bool {
+    class_of(byte) & bits != 0
+}
+
+/// All classes of `byte`.
+#[inline]
+fn class_of(byte: u8) -> u8 {
+    class::OF.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// Number of bytes at the front of `bytes` that are in none of the classes `stop`.
+#[inline]
+fn run_without(bytes: &[u8], stop: u8) -> usize {
+    let mut rest = bytes;
+    // Four at a time, because most runs end soon.
+    while let Some((four, tail)) = rest.split_first_chunk::<4>() {
+        if four.iter().fold(0, |bits, &b| bits | class_of(b)) & stop != 0 {
+            break;
+        }
+        rest = tail;
+    }
+    let done = bytes.len() - rest.len();
+    done + rest.iter().position(|&b| is(b, stop)).unwrap_or(rest.len())
+}
+
+/// Number of bytes at the front of `bytes` that are ASCII and may stand in a name.
+#[inline]
+fn run_of_name(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while let Some((four, tail)) = rest.split_first_chunk::<4>() {
+        if four.iter().fold(class::NAME, |bits, &b| bits & class_of(b)) == 0 {
+            break;
+        }
+        rest = tail;
+    }
+    let done = bytes.len() - rest.len();
+    done + rest.iter().position(|&b| !is(b, class::NAME)).unwrap_or(rest.len())
 }
 
 /// Whether XML 1.0 allows the character.
@@ -583,7 +608,15 @@ impl Guard {
         let length = self.at;
         let plain = matches!(self.stage, Stage::Named | Stage::Done);
         let found = Findings { returns: self.returns, envelope: plain.then_some(self.envelope) };
-        *self = Self { found, ..Self::with_limits(self.limits) };
+        // What is not named here is written before it is read again.
+        self.found = found;
+        self.state = State::Between;
+        self.at = 0;
+        self.end = self.limits.bytes;
+        self.stage = Stage::Start;
+        self.envelope.input = None;
+        self.returns = false;
+        self.large = None;
         Progress::Document(length)
     }
 
@@ -876,13 +909,10 @@ impl Guard {
     fn plain(
         &mut self,
         rest: &[u8],
-        stop: u16,
+        stop: u8,
         special: impl FnOnce(&mut Self, u8) -> Result<(), Reason>,
     ) -> Result<Step, Reason> {
-        let Some(plain) = rest.iter().position(|&b| is(b, stop)) else {
-            self.at += rest.len();
-            return Ok(Step::More);
-        };
+        let plain = run_without(rest, stop);
         self.at += plain;
         let tail = rest.get(plain..).unwrap_or_default();
         match tail.first() {
@@ -975,6 +1005,7 @@ impl Guard {
     }
 
     /// At the end of a start tag's name, which starts at `mark`.
+    #[inline]
     fn enter(&mut self, name: &[u8]) -> Result<(), Reason> {
         if self.depth == 0 && self.limits.root.is_some_and(|root| root.as_bytes() != name) {
             return Err(Reason::WrongRoot);
@@ -996,10 +1027,7 @@ impl Guard {
         let end = self.end;
         while self.end == end {
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let Some(plain) = rest.iter().position(|&b| is(b, class::TEXT)) else {
-                self.at = bytes.len();
-                return Ok(false);
-            };
+            let plain = run_without(rest, class::TEXT);
             if plain > 0 && self.depth == 1 && !rest.iter().take(plain).all(|&b| is(b, class::SPACE)) {
                 self.stage = Stage::Other;
             }
@@ -1022,19 +1050,28 @@ impl Guard {
                     }
                 }
                 [b'<', tag @ ..] => {
-                    let length = tag.iter().position(|&b| !is(b, class::NAME)).unwrap_or(tag.len());
+                    let length = run_of_name(tag);
                     let starts_well = tag.first().is_some_and(|&b| is(b, class::NAME_START));
-                    if tag.get(length) != Some(&b'>')
-                        || !starts_well
+                    let empty = match tag.get(length..).unwrap_or_default() {
+                        [b'>', ..] => false,
+                        [b'/', b'>', ..] => true,
+                        _ => return Ok(false),
+                    };
+                    if !starts_well
                         || length > usize::from(self.limits.name)
                         || self.depth >= self.limits.depth.min(MAX_DEPTH)
                     {
                         return Ok(false);
                     }
                     self.mark = self.at + 1;
-                    self.enter(tag.get(..length).unwrap_or_default())?;
-                    self.at += length + 2;
-                    self.opened(bytes);
+                    let name = tag.get(..length).unwrap_or_default();
+                    self.enter(name)?;
+                    self.at += length + 2 + usize::from(empty);
+                    if !empty {
+                        self.opened(bytes);
+                    } else if self.emptied(name) {
+                        return Ok(true);
+                    }
                 }
                 _ => return Ok(false),
             }
@@ -1042,7 +1079,18 @@ impl Guard {
         Ok(false)
     }
 
+    /// After the `/>` of an element without contents; true at the end of the document.
+    fn emptied(&mut self, name: &[u8]) -> bool {
+        self.stage = match (self.stage, self.depth) {
+            (Stage::Named, 2) if name == b"in" => Stage::Done,
+            (Stage::In, _) => Stage::In,
+            _ => Stage::Other,
+        };
+        matches!(self.closed(), Step::Complete)
+    }
+
     /// After the `>` of a start tag.
+    #[inline]
     fn opened(&mut self, bytes: &[u8]) {
         self.state = State::Text;
         match self.depth {
@@ -1080,7 +1128,8 @@ impl Guard {
         }
     }
 
-    /// At the `>` of an end tag: the two elements that matter for the size limit.
+    /// At the `>` of an end tag: the elements that matter for the envelope and the size limit.
+    #[inline]
     fn end_tag(&mut self, bytes: &[u8]) -> Result<(), Reason> {
         match self.depth {
             2 => {

@@ -61,6 +61,7 @@ pub struct Cursor<'a> {
 const UNGUARDED: Reason = Reason::Syntax("while reading");
 
 /// Text that the reader took from the document as it stands.
+#[allow(clippy::needless_pass_by_value)] // the wrapping is what is taken off
 fn borrowed<'a>(text: Cow<'a, str>) -> Result<&'a str, Reason> {
     match text {
         Cow::Borrowed(text) => Ok(text),
@@ -89,6 +90,11 @@ impl<'a> Cursor<'a> {
         usize::try_from(self.events.buffer_position()).map_or(usize::MAX, |position| self.base + position)
     }
 
+    /// What has not been read yet.
+    fn rest(&self) -> &'a str {
+        self.document.get(self.offset()..).unwrap_or_default()
+    }
+
     /// The next token.
     ///
     /// # Errors
@@ -101,6 +107,9 @@ impl<'a> Cursor<'a> {
         }
         loop {
             let start = self.offset();
+            if start >= self.document.len() {
+                return Ok(Token::End);
+            }
             return match self.events.read_event().map_err(|_| UNGUARDED)? {
                 Event::Start(tag) => self.name(start, &tag).map(Token::Open),
                 Event::Empty(tag) => {
@@ -181,6 +190,8 @@ fn is_space(text: &str) -> bool {
 #[derive(Clone)]
 pub struct Input<'a> {
     cursor: Cursor<'a>,
+    /// Whether the end of `in` was reached.
+    done: bool,
     /// The first parameter error.
     error: Option<Error>,
 }
@@ -205,7 +216,7 @@ impl<'a> Input<'a> {
     /// The bytes `start` to `end` of a document, which are all that is inside `in`.
     fn new(document: Document<'a>, start: usize, end: usize) -> Self {
         let text = document.as_str().get(..end).unwrap_or_default();
-        Self { cursor: Cursor::at(text, start, document.has_returns()), error: None }
+        Self { cursor: Cursor::at(text, start, document.has_returns()), done: false, error: None }
     }
 
     /// The name of the next parameter; its value must be read or skipped before the next call.
@@ -219,7 +230,10 @@ impl<'a> Input<'a> {
                 Token::Open(name) => return Ok(Some(name)),
                 Token::Text(text) if is_space(text) => {}
                 Token::Text(_) | Token::Char(_) => return Err(Reason::StrayText.into()),
-                Token::End => return Ok(None),
+                Token::End => {
+                    self.done = true;
+                    return Ok(None);
+                }
                 Token::Close => return Err(UNGUARDED.into()),
             }
         }
@@ -327,7 +341,7 @@ impl<'a> Input<'a> {
     /// # Errors
     /// [`Fault::Malformed`] for what is wrong in the rest, else the remembered error.
     pub fn finish(mut self) -> Result<(), Fault> {
-        while self.field()?.is_some() {
+        while !self.done && self.field()?.is_some() {
             self.skip()?;
         }
         match self.error {
@@ -375,7 +389,12 @@ pub(crate) fn open(document: Document<'_>) -> Result<(Cow<'_, str>, Input<'_>), 
     let (start, end) = (start as usize, end as usize);
     append(&mut name, document.as_str().get(start..end).unwrap_or_default(), document.has_returns());
     let (start, end) = input.unwrap_or_default();
-    Ok((name, Input::new(document, start as usize, end as usize)))
+    let input = Input::new(document, start as usize, end as usize);
+    // A reader drops a byte order mark where it starts, but in the middle of a document it is text.
+    if input.cursor.rest().starts_with('\u{FEFF}') {
+        return Err(Reason::StrayText.into());
+    }
+    Ok((name, input))
 }
 
 /// [`open`] for a document with more than `op` and `in`, or with the two in the other order.

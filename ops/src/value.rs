@@ -185,24 +185,22 @@ const OUT_OF_RANGE: Invalid = Invalid::because("out of range");
 /// Optional `-`, then digits and nothing else; white space around it is ignored.
 fn integer(text: &str) -> Result<i64, Invalid> {
     let text = text.trim_ascii();
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() {
-        return Err(NO_INTEGER);
+    match text.parse() {
+        // The standard library also takes a `+`.
+        Ok(value) if !text.starts_with('+') => Ok(value),
+        Err(_) if is_integer(text) => Err(OUT_OF_RANGE),
+        _ => Err(NO_INTEGER),
     }
-    let mut value: i64 = 0;
-    for byte in digits.bytes() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return Err(NO_INTEGER);
-        }
-        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
-    }
-    match digits.len() {
-        // Eighteen digits always fit; more are left to the careful conversion.
-        0..=18 if digits.len() == text.len() => Ok(value),
-        0..=18 => Ok(-value),
-        _ => text.parse().map_err(|_| OUT_OF_RANGE),
-    }
+}
+
+/// Whether the text is an integer, whatever its size.
+fn is_integer(text: &str) -> bool {
+    all_digits(text.strip_prefix('-').unwrap_or(text))
+}
+
+/// Whether there are digits and nothing else.
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl Scalar for i64 {
@@ -448,18 +446,13 @@ impl Scalar for Number {
     const KIND: &'static str = "number";
 
     fn parse(text: Cow<'_, str>) -> Result<Self, Invalid> {
+        match integer(&text) {
+            Err(error) if error == NO_INTEGER => {}
+            result => return result.map(Number::Integer),
+        }
         let text = text.trim_ascii();
-        let Some(point) = text.bytes().position(|b| b == b'.') else {
-            return match integer(text) {
-                Err(error) if error == NO_INTEGER => Err(NO_NUMBER),
-                result => result.map(Number::Integer),
-            };
-        };
-        let (whole, fraction) = (text.get(..point), text.get(point + 1..));
-        let (whole, fraction) = (whole.unwrap_or_default(), fraction.unwrap_or_default());
-        let digits = whole.strip_prefix('-').unwrap_or(whole);
-        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !all_digits(digits) || !all_digits(fraction) {
+        let (whole, fraction) = text.split_once('.').ok_or(NO_NUMBER)?;
+        if !is_integer(whole) || !all_digits(fraction) {
             return Err(NO_NUMBER);
         }
         text.parse().ok().and_then(Self::finite).ok_or(OUT_OF_RANGE)

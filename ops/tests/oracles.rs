@@ -92,6 +92,25 @@ proptest! {
     }
 
     #[test]
+    fn plain_and_special_envelopes_are_read_alike(
+        op in prop::sample::select(vec!["inc", "FileManager_MakeDir", "x", "", "in\rc", "<a/>", "&#105;nc"]),
+        inside in nearly_xml(),
+        around in prop::sample::select(vec!["", " ", "x", "<in/>", "<op>y</op>", "\r\n"]),
+    ) {
+        let body = format!("<op>{op}</op>{around}<in>{inside}</in>");
+        let outcome = |text: String| {
+            let document = Document::check(&text)?;
+            ops::envelope::parse(document).and_then(|request| {
+                let row = request.row();
+                (row.check)(request.into_input()).map(|()| row.name)
+            })
+        };
+        let plain = outcome(format!("<exec>{body}</exec>"));
+        let special = outcome(format!("<!-- --><exec>{body}</exec>"));
+        prop_assert_eq!(plain, special);
+    }
+
+    #[test]
     fn cutting_changes_nothing(text in nearly_xml(), cuts in prop::collection::vec(0..60usize, 0..6)) {
         let mut cuts = cuts;
         cuts.sort_unstable();

@@ -367,3 +367,65 @@ fn a_document_is_exactly_one() {
 fn the_guard_is_small() {
     assert!(size_of::<Guard>() <= 320, "{} bytes for every idle connection", size_of::<Guard>());
 }
+
+#[test]
+fn plain_envelopes_are_found_and_special_ones_are_not() {
+    let parts = |text: &'static str| {
+        let document = Document::check(text).unwrap();
+        document.envelope().map(|Envelope { op, input }| {
+            let cut = |(start, end): (u32, u32)| &text[start as usize..end as usize];
+            (cut(op), input.map(cut))
+        })
+    };
+    for (text, expected) in [
+        ("<exec><op>inc</op><in><number>1</number></in></exec>", ("inc", Some("<number>1</number>"))),
+        ("<exec>\r\n <op>a b</op>\n<in>\n</in>\n</exec>", ("a b", Some("\n"))),
+        ("<exec><op>x</op></exec>", ("x", None)),
+        ("<exec><op>x</op><in/></exec>", ("x", None)),
+        ("<exec><op></op><in>text</in></exec>", ("", Some("text"))),
+        (
+            "<exec><op>x</op><in><!-- c --><a b='1'>&lt;</a><in/><op>y</op></in></exec>",
+            ("x", Some("<!-- c --><a b='1'>&lt;</a><in/><op>y</op>")),
+        ),
+    ] {
+        assert_eq!(parts(text), Some(expected), "{text}");
+    }
+    for text in [
+        "<exec/>",
+        "<exec></exec>",
+        "<exec><in/><op>x</op></exec>",
+        "<exec><op>x</op><op>y</op></exec>",
+        "<exec><op>x</op><in/><in/></exec>",
+        "<exec><op>x</op><in></in><in></in></exec>",
+        "<exec><op>x</op><in/><y/></exec>",
+        "<exec><y/><op>x</op><in/></exec>",
+        "<exec><op/><in/></exec>",
+        "<exec><op>x<y/></op><in/></exec>",
+        "<exec><op><y>x</y></op><in/></exec>",
+        "<exec><op>&#120;</op><in/></exec>",
+        "<exec><op><![CDATA[x]]></op><in/></exec>",
+        "<exec><op>x</op>y<in/></exec>",
+        "<exec>y<op>x</op><in/></exec>",
+        "<exec><op>x</op><in/>y</exec>",
+        "<exec><op>x</op><in></in>y</exec>",
+        "<exec><op>x</op><!-- --><in/></exec>",
+        "<exec><op>x</op><![CDATA[y]]><in/></exec>",
+        "<exec><op>x</op>&#65;<in/></exec>",
+        "<!-- --><exec><op>x</op><in/></exec>",
+        "<exec><x><op>x</op></x><in/></exec>",
+    ] {
+        assert_eq!(parts(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_finding_belongs_to_its_document() {
+    let mut inbox = crate::Inbox::new();
+    inbox.feed(b"<exec><op>x</op><in>\r</in></exec><exec><op>y</op></exec><exec><in/><op>z</op></exec>");
+    let mut next =
+        || inbox.next().unwrap().map(|document| (document.has_returns(), document.envelope().is_some()));
+    assert_eq!(next(), Some((true, true)));
+    assert_eq!(next(), Some((false, true)));
+    assert_eq!(next(), Some((false, false)));
+    assert_eq!(next(), None);
+}
