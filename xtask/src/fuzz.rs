@@ -150,10 +150,19 @@ impl Running {
         if status.success() {
             return Ok(());
         }
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n");
-        Err(format!("fuzz target {name} failed; the end of {}:\n{tail}", self.log.display()))
+        Err(format!("fuzz target {name} failed ({}):\n{}", self.log.display(), essence(&log)))
     }
+}
+
+/// What a log says about a crash: the panic or the sanitizer's verdict with the lines behind it, and
+/// the name of the input.
+fn essence(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let crash = |line: &&str| line.contains("panicked at") || line.contains("ERROR:");
+    let from = lines.iter().position(crash).unwrap_or(lines.len().saturating_sub(20));
+    let verdict = lines.iter().skip(from).take(12);
+    let input = lines.iter().filter(|line| line.contains("artifact_prefix"));
+    verdict.chain(input).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// The dictionary of a target: one of its own, else the one of what it attacks.
