@@ -87,8 +87,20 @@ fn fields_table(fields: &'static [Field], column: Column) -> String {
         Column::Reply => "| element | type | always | meaning |\n| --- | --- | --- | --- |\n",
     });
     rows(&mut table, "", fields, column);
-    table.push('\n');
+    table.push_str(if any_historical(fields) {
+        "\nWhere an element is not marked as known from VMware Server 1.0.3, it is this project's choice; so \
+         are all defaults, limits and effects.\n\n"
+    } else {
+        "\nThe elements are this project's choice.\n\n"
+    });
     table
+}
+
+/// Whether an element is known from the original.
+fn any_historical(fields: &'static [Field]) -> bool {
+    let mut any = false;
+    visit(fields, &mut |field| any |= field.historical || any_historical(field.nested));
+    any
 }
 
 fn rows(table: &mut String, prefix: &str, fields: &'static [Field], column: Column) {
@@ -101,7 +113,7 @@ fn rows(table: &mut String, prefix: &str, fields: &'static [Field], column: Colu
             let _ = write!(table, " {default} |");
         }
         let _ = writeln!(table, " {} |", meaning(field));
-        rows(table, &field.inside(&name), field.nested, column);
+        rows(table, &format!("{name}/"), field.nested, column);
     });
 }
 
@@ -120,11 +132,9 @@ fn meaning(field: &Field) -> String {
         let aliases: Vec<_> = field.aliases.iter().map(|alias| format!("`{alias}`")).collect();
         let _ = write!(text, " Also accepted as {}.", aliases.join(", "));
     }
-    text.push_str(if field.historical {
-        " *As in VMware Server 1.0.3.*"
-    } else {
-        " *This project's choice.*"
-    });
+    if field.historical {
+        text.push_str(" *Element known from VMware Server 1.0.3.*");
+    }
     text
 }
 
@@ -195,7 +205,8 @@ pub fn index() -> String {
     index.push_str(
         "\n## Errors\n\n\
          A reply with `returncode` 0 carries one of these numbers. The text is the one below, or that \
-         text, a colon and a detail. Numbers and names are those of the VMControl library.\n\n\
+         text, a colon and a detail. Numbers and names are those of the VMControl library; of the texts, \
+         those of -8, -11, -14 and -20 are historical, the others are this project's choice.\n\n\
          | code | name | text |\n| --- | --- | --- |\n",
     );
     for code in ErrorCode::ALL {
@@ -361,10 +372,10 @@ mod tests {
         for part in [
             "# FileManager_MakeDir\n",
             "| handler | `VMware::VMServerd::FileManager::MakeDir_Handler` |",
-            "| `directories` | list of path | yes |  |",
+            "| `directories/directory` | list of path | yes |  |",
             "| `makeParents` | boolean | no | `0` |",
             "| `owner_mode` | rights | no |  |",
-            "*As in VMware Server 1.0.3.*",
+            "*Element known from VMware Server 1.0.3.*",
             "<makeParents>0</makeParents>",
             "## Reply",
         ] {

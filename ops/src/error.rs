@@ -219,7 +219,7 @@ impl Error {
         }
     }
 
-    /// The divisor of `div` is zero: -999 with the text of Perl's own exception.
+    /// The divisor of `div` is zero: -999.
     #[must_use]
     pub fn division_by_zero() -> Self {
         Self::unspecified("Illegal division by zero")

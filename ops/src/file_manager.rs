@@ -186,3 +186,51 @@ pub struct MakeDirReply {
     #[field(list = "directories/directory")]
     pub directories: Vec<HostPath>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Element;
+
+    #[test]
+    fn modes_replace_only_the_classes_that_are_given() {
+        let only_group = Modes { group_mode: Some(Triad::from_bits(5)), ..Modes::default() };
+        assert_eq!(only_group.apply(0o4702), 0o4752, "set-uid is kept");
+        assert_eq!(Modes::from_mode(0o100_754).apply(0), 0o754);
+        assert_eq!(Modes::default().apply(0o644), 0o644);
+    }
+
+    #[test]
+    fn an_entry_is_written_in_the_order_of_the_specification() {
+        let (name_encoding, name, path) = Entry::names(b"a&b", b"/srv/a&b");
+        let entry = Entry {
+            name_encoding,
+            name,
+            path,
+            kind: EntryType::File,
+            size: Size(3),
+            mtime: Time(1_700_000_000),
+            owner: "root".into(),
+            group: "0".into(),
+            modes: Modes::from_mode(0o640),
+        };
+        let mut bytes = Vec::new();
+        entry.write_element("entry", &mut crate::Out::new(&mut bytes));
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "<entry><name>a&amp;b</name><path>/srv/a&amp;b</path><type>file</type><size>3</size>\
+             <mtime>1700000000</mtime><owner>root</owner><group>0</group><owner_mode>rw-</owner_mode>\
+             <group_mode>r--</group_mode><other_mode>---</other_mode></entry>"
+        );
+    }
+
+    #[test]
+    fn names_that_are_no_text_travel_as_base64() {
+        assert_eq!(
+            Entry::names(b"\xFF", b"/\xFF"),
+            (Some(Encoding::Base64), "/w==".to_owned(), "L/8=".to_owned())
+        );
+        assert_eq!(Entry::names(b"\x01", b"/\x01").0, Some(Encoding::Base64));
+        assert_eq!(Entry::names("ä".as_bytes(), "/ä".as_bytes()), (None, "ä".to_owned(), "/ä".to_owned()));
+    }
+}

@@ -132,24 +132,17 @@ impl Field {
         }
     }
 
-    /// The field's place below `prefix`, which is empty or ends in `/`: `operations`,
-    /// `product/title`, `product@id` for an attribute, `error` for the text of `error` itself.
+    /// The field's place below `prefix`, which is empty or ends in `/`: `number`, `product/title`,
+    /// `directories/directory` for the items of a list, `product@id` for an attribute, `error` for
+    /// the text of `error` itself.
     #[must_use]
     pub fn path(&self, prefix: &str) -> String {
         let parent = prefix.trim_end_matches('/');
         match self.shape {
             Shape::Attribute => format!("{parent}@{}", self.name),
             Shape::Content => parent.to_owned(),
-            Shape::Element | Shape::List { .. } | Shape::Flat => format!("{prefix}{}", self.name),
-        }
-    }
-
-    /// The prefix of what is inside the field at `path`.
-    #[must_use]
-    pub fn inside(&self, path: &str) -> String {
-        match self.shape {
-            Shape::List { item, .. } => format!("{path}/{item}/"),
-            _ => format!("{path}/"),
+            Shape::List { item, .. } => format!("{prefix}{}/{item}", self.name),
+            Shape::Element | Shape::Flat => format!("{prefix}{}", self.name),
         }
     }
 }

@@ -71,8 +71,8 @@ pub struct OperationInfo {
 /// One parameter or one value of a reply.
 #[derive(Clone, Debug, PartialEq, Fragment)]
 pub struct FieldInfo {
-    /// Element name; a path such as `operations/operation/name` inside lists and groups, and
-    /// `product@id` for an attribute.
+    /// Element name; a path such as `directories/directory` for the items of a list,
+    /// `product/title` inside a group, `product@id` for an attribute.
     pub name: String,
     /// Type, such as `integer`, `path` or `list of path`.
     #[field(name = "type")]
@@ -128,7 +128,7 @@ impl FieldInfo {
     fn collect(prefix: &str, fields: &'static [Field], found: &mut Vec<Self>) {
         table::visit(fields, &mut |field| {
             let name = field.path(prefix);
-            let inside = field.inside(&name);
+            let inside = format!("{name}/");
             found.push(Self {
                 name,
                 kind: field.type_name(),
@@ -161,20 +161,17 @@ pub struct GetProductInfoReply {
     pub implementation: Implementation,
 }
 
-/// The product element.
+/// The product element, which looks like the one of the envelope.
 #[derive(Clone, Debug, PartialEq, Fragment)]
 pub struct ProductInfo {
     /// Product line; `GSX` for VMware Server.
-    #[field(attribute, historical)]
+    #[field(attribute)]
     pub id: String,
     /// Name of the product.
-    #[field(historical)]
     pub title: String,
     /// Version and build.
-    #[field(historical)]
     pub version: String,
     /// Build number.
-    #[field(historical)]
     pub build: String,
 }
 
@@ -236,4 +233,60 @@ pub struct IsAdminUserReply {
     /// 1 for an administrator.
     #[field(name = "isAdmin")]
     pub is_admin: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_what_a_request_needs() {
+        let table = GetOperationTableReply::of_table(true);
+        let make = table.operations.iter().find(|row| row.name == "FileManager_MakeDir").unwrap();
+        let parameters: Vec<_> = make
+            .parameters
+            .iter()
+            .flatten()
+            .map(|field| (field.name.as_str(), field.kind.as_str(), field.required, field.default.as_str()))
+            .collect();
+        assert_eq!(
+            parameters,
+            [
+                ("directories/directory", "list of path", true, ""),
+                ("owner_mode", "rights", false, ""),
+                ("group_mode", "rights", false, ""),
+                ("other_mode", "rights", false, ""),
+                ("makeParents", "boolean", false, "0"),
+            ]
+        );
+        let product = table.operations.iter().find(|row| row.name == "VMServerd_GetProductInfo").unwrap();
+        let results: Vec<_> = product.results.iter().flatten().map(|field| field.name.as_str()).collect();
+        assert_eq!(
+            results,
+            [
+                "product",
+                "product@id",
+                "product/title",
+                "product/version",
+                "product/build",
+                "platform",
+                "implementation",
+                "implementation/name",
+                "implementation/version",
+            ]
+        );
+        assert!(table.operations.iter().all(|row| row.summary.is_some()));
+    }
+
+    #[test]
+    fn without_details_a_row_is_name_handler_and_access() {
+        let table = GetOperationTableReply::of_table(false);
+        let inc = table.operations.iter().find(|row| row.name == "inc").unwrap();
+        let mut bytes = Vec::new();
+        crate::value::Element::write_element(inc, "operation", &mut crate::Out::new(&mut bytes));
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "<operation><name>inc</name><handler>main::increment</handler><access>authuser</access></operation>"
+        );
+    }
 }
