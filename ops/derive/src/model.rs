@@ -116,16 +116,18 @@ impl Model {
             }
             model.fields.push(Field::new(ident, field, attributes, role)?);
         }
-        model.check_names()?;
+        model.check_names(role)?;
         Ok(model)
     }
 
-    /// No element name may have two meanings.
-    fn check_names(&self) -> Result<()> {
+    /// No element name may have two meanings. In a request that includes the items of lists, which
+    /// may stand without their wrapper; in a reply they are always inside it.
+    fn check_names(&self, role: Role) -> Result<()> {
         let mut seen = HashSet::new();
         for field in &self.fields {
             let item = match &field.place {
-                Place::List(item, _) => Some(item),
+                Place::List(item, _) if role != Role::Reply => Some(item),
+                Place::Attribute => continue,
                 _ => None,
             };
             let own = Some(&field.name).filter(|name| !name.is_empty());

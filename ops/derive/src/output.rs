@@ -39,6 +39,13 @@ pub fn reply(item: &DeriveInput) -> Result<TokenStream> {
 pub fn fragment(item: &DeriveInput) -> Result<TokenStream> {
     let request = attributes::fragment_request(&item.attrs)?;
     let model = Model::new(item, Role::Fragment)?;
+    if request {
+        // Attributes of a request mean nothing, and a group in place has no text of its own.
+        let unreadable = |field: &&Field| matches!(field.place, Place::Attribute | Place::Content);
+        if let Some(field) = model.fields.iter().find(unreadable) {
+            return Err(syn::Error::new_spanned(&field.ident, "a request has no attributes and no content"));
+        }
+    }
     let ident = &model.ident;
     let list = fields::list(&model, request);
     let is_attribute = |field: &&Field| matches!(field.place, Place::Attribute);
