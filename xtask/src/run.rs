@@ -95,9 +95,8 @@ fn how_to_talk(instance: &Instance) -> String {
         text += &format!("    nc 127.0.0.1 {plain}   # plain TCP\n");
     }
     if tls != 0 {
-        text += &format!(
-            "    tail -f /dev/stdin | nc 127.0.0.1 {tls}        # shows the banner of the TLS port\n"
-        );
+        let command = "openssl s_client -quiet -starttls ftp -connect 127.0.0.1";
+        text += &format!("    {command}:{tls}   # TLS\n");
     }
     text += &format!("    nc -U {}   # local socket\n", socket.display());
     text += "\nthen type LOCAL (no password: the kernel says who you are), or";
