@@ -213,10 +213,13 @@ fn ask(ends: Ends) -> io::Result<Option<Answer>> {
     }
 }
 
-/// The uid that stands for users the kernel cannot name here.
+/// The uid that stands for users the kernel cannot name here; read once.
 fn overflow_uid() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    text.trim().parse().unwrap_or(65534)
+    static UID: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *UID.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        text.trim().parse().unwrap_or(65534)
+    })
 }
 
 #[cfg(test)]

@@ -144,7 +144,8 @@ impl Conversation {
                 // An error would say that the sender is gone, and so is the process.
                 let _ = stopping.wait_for(|stopping| *stopping).await;
             };
-            self.shared.spawn_relay(relay(stream, ours, stopping));
+            // Boxed, because every async layer that takes the future by value would hold it twice.
+            self.shared.spawn_relay(Box::pin(relay(stream, ours, stopping)));
         }
         Ok(())
     }
