@@ -130,5 +130,6 @@ fn latencies(sides: &Sides) -> Vec<String> {
     let mut notes = vec![describe("ours", &sides.ours)];
     notes.extend(sides.peer.as_ref().ok().map(|samples| describe("peer", samples)));
     notes.push(describe("bound", &sides.bound));
+    notes.extend(sides.notes.iter().cloned());
     notes
 }

@@ -29,22 +29,23 @@ pub fn local(bench: &mut Bench) -> Result<Vec<Outcome>> {
     let bound = Bound::hand_over(bench.scratch(), &answer)?;
     let path = bench.ours()?.socket.clone();
     let length = bench.length();
+    let visit = |stepwise| load::run(&mut [Visit { path: path.clone(), stepwise }], length);
     // A visitor who does not wait for replies is as legal; he is shown beside the figure.
     let mut at_once = Vec::new();
     let sides = bench.alternate(
         "P6",
-        || {
-            let visit = |stepwise| load::run(&mut [Visit { path: path.clone(), stepwise }], length);
-            at_once.push(visit(false)?.rate);
-            visit(true)
-        },
+        || visit(true),
         |libvirt| libvirt.opens(length),
-        || load::run(&mut [BareVisit(bound.path.clone())], length),
+        || {
+            at_once.push(visit(false)?.rate);
+            load::run(&mut [BareVisit(bound.path.clone())], length)
+        },
     )?;
     let p50 = median(&sides.ours.iter().map(|sample| sample.p50).collect::<Vec<_>>());
-    let notes = vec![
+    let mut notes = vec![
         format!("p50 of a visit {p50:.3} ms"),
         format!("all lines sent at once: {:.0} visits/s", median(&at_once)),
     ];
+    notes.extend(sides.notes.iter().cloned());
     Ok(vec![sides.outcome(&P6, |sample| sample.rate, notes)])
 }

@@ -27,7 +27,9 @@ pub trait Caller: Send {
 /// What one phase of load gave.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Calls per second over all connections.
+    /// Calls on all connections.
+    pub calls: usize,
+    /// Calls per second.
     pub rate: f64,
     /// Median duration of a call, in milliseconds.
     pub p50: f64,
@@ -50,7 +52,8 @@ impl Sample {
         };
         match (at(0.5), at(0.99), at(1.0)) {
             (Some(p50), Some(p99), Some(slowest)) => {
-                Ok(Sample { rate: took.len() as f64 / elapsed.as_secs_f64(), p50, p99, slowest })
+                let calls = took.len();
+                Ok(Sample { calls, rate: calls as f64 / elapsed.as_secs_f64(), p50, p99, slowest })
             }
             _ => Err("there was not a single call".to_owned()),
         }

@@ -24,6 +24,8 @@ mod load;
 mod memory;
 mod ours;
 mod parse;
+mod process;
+mod quiet;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ use crate::bench::client::Exchange;
 use crate::bench::libvirt::Libvirt;
 use crate::bench::load::Sample;
 use crate::bench::ours::Ours;
+use crate::bench::process::{ByProcess, Tree, growth};
+use crate::bench::quiet::Quiet;
 use crate::bench::report::{Outcome, Rounds, Target};
 use crate::skip::skipped;
 use crate::workspace::Binaries;
@@ -52,6 +56,15 @@ pub struct Arguments {
     /// Alternations of ours, peer and bound
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: usize,
+    /// Idle plain connections of P7; of TLS half as many
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    idle: usize,
+    /// Leave the peer out, for a quick look
+    #[arg(long)]
+    without_peer: bool,
+    /// Longest wait for others to be quiet, before each phase
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    patience: f64,
     /// Write the figures of every round here as well, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -71,7 +84,7 @@ const GROUPS: [Group; 5] = [
     (&["P2"], calls::remote),
     (&["P6"], connects::local),
     (&["P7"], memory::idle),
-    (&["P20"], |_| parse::request()),
+    (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
 
 /// Runs the command.
@@ -118,6 +131,8 @@ pub struct Bench {
     bin_dir: PathBuf,
     seconds: f64,
     rounds: usize,
+    idle: usize,
+    patience: Duration,
     scratch: TempDir,
 }
 
@@ -129,12 +144,15 @@ pub struct Sides {
     pub peer: Result<Vec<Sample>>,
     /// The bound's.
     pub bound: Vec<Sample>,
+    /// For the reader: processor time of each of our processes for one call, and how quiet it was.
+    pub notes: Vec<String>,
 }
 
 impl Bench {
     fn new(arguments: &Arguments) -> Result<Self> {
-        if !(0.01..=600.0).contains(&arguments.seconds) || arguments.rounds == 0 {
-            return Err("--seconds is 0.01 to 600, --rounds at least 1".to_owned());
+        let within = |seconds: f64, least: f64| (least..=600.0).contains(&seconds);
+        if !within(arguments.seconds, 0.01) || !within(arguments.patience, 0.0) || arguments.rounds == 0 {
+            return Err("--seconds is 0.01 to 600, --patience 0 to 600, --rounds at least 1".to_owned());
         }
         let bin_dir = match &arguments.bin_dir {
             Some(directory) => directory.clone(),
@@ -142,12 +160,16 @@ impl Bench {
         };
         let scratch = tempfile::Builder::new().prefix("vmserverd-bench-").tempdir();
         let scratch = scratch.map_err(|error| format!("no scratch directory: {error}"))?;
-        let missing = libvirt::missing();
+        let missing = match arguments.without_peer {
+            true => Some("--without-peer".to_owned()),
+            false => libvirt::missing(),
+        };
         if let Some(why) = &missing {
             skipped("the peer", why);
         }
-        let (seconds, rounds) = (arguments.seconds, arguments.rounds);
-        Ok(Bench { ours: None, libvirt: None, missing, bin_dir, seconds, rounds, scratch })
+        let Arguments { seconds, rounds, idle, .. } = *arguments;
+        let patience = Duration::from_secs_f64(arguments.patience);
+        Ok(Bench { ours: None, libvirt: None, missing, bin_dir, seconds, rounds, idle, patience, scratch })
     }
 
     /// The scratch directory.
@@ -158,6 +180,16 @@ impl Bench {
     /// Where the daemons are.
     pub fn bin_dir(&self) -> &Path {
         &self.bin_dir
+    }
+
+    /// Idle plain connections that shall be measured.
+    pub fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// A watch for phases that others disturb.
+    pub fn quiet(&self) -> Quiet {
+        Quiet::new(self.patience)
     }
 
     /// Length of a phase of load.
@@ -202,15 +234,24 @@ impl Bench {
         if self.missing.is_none() && self.libvirt.is_none() {
             self.libvirt = Some(Libvirt::start(self.scratch.path(), "libvirt")?);
         }
-        let mut sides = Sides { ours: Vec::new(), peer: self.peer().map(|()| Vec::new()), bound: Vec::new() };
+        let tree = Tree::below(self.ours()?.pid());
+        let peers = self.peer().map(|()| Vec::new());
+        let mut sides = Sides { ours: Vec::new(), peer: peers, bound: Vec::new(), notes: Vec::new() };
+        let (mut quiet, mut spent) = (self.quiet(), String::new());
         for round in 1..=self.rounds {
             eprintln!("xtask: {what}, round {round} of {}", self.rounds);
-            sides.ours.push(ours()?);
+            sides.ours.push(quiet.phase(|| {
+                let before = tree.processor()?;
+                let sample = ours()?;
+                spent = processor(&before, &tree.processor()?, sample.calls);
+                Ok(sample)
+            })?);
             if let (Some(libvirt), Ok(samples)) = (&self.libvirt, &mut sides.peer) {
-                samples.push(peer(libvirt)?);
+                samples.push(quiet.phase(|| peer(libvirt))?);
             }
-            sides.bound.push(bound()?);
+            sides.bound.push(quiet.phase(&mut bound)?);
         }
+        sides.notes = vec![spent, quiet.describe()];
         Ok(sides)
     }
 }
@@ -227,6 +268,14 @@ impl Sides {
         let peer: Rounds = self.peer.as_ref().map(all).map_err(Clone::clone);
         Outcome { target, ours: all(&self.ours), peer: Some(peer), bound: Some(Ok(all(&self.bound))), notes }
     }
+}
+
+/// Microseconds per call of each of our processes that did something.
+fn processor(before: &ByProcess, after: &ByProcess, calls: usize) -> String {
+    let (sum, each) = growth(before, after, calls as f64 * 1e3);
+    let shown = each.iter().filter(|(_, micros)| *micros >= 0.05);
+    let shown: Vec<String> = shown.map(|(name, micros)| format!("{name} {micros:.1}")).collect();
+    format!("processor time of a call in us, last round: {sum:.1} = {}", shown.join(" + "))
 }
 
 /// One line about where the figures were measured, and how busy it was before.
