@@ -86,9 +86,14 @@ pub fn uids(process: u32) -> Vec<u32> {
 }
 
 /// What the descriptors of a process point to, as the kernel names it (`socket:[4711]`, paths).
+///
+/// # Panics
+/// When they may not be looked at: only root sees those of a process that is not dumpable.
 #[must_use]
 pub fn descriptors(process: u32) -> Vec<PathBuf> {
     let directory = std::fs::read_dir(format!("/proc/{process}/fd"));
+    let forbidden = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    assert!(!directory.as_ref().is_err_and(forbidden), "the descriptors of {process} cannot be seen");
     directory
         .into_iter()
         .flatten()

@@ -238,6 +238,9 @@ fn descriptors_run_out_and_come_back() {
 /// Nothing is left behind by many short sessions.
 #[test]
 fn many_sessions_leave_nothing_behind() {
+    if !need_root("descriptors and memory after many sessions") {
+        return;
+    }
     let instance = Setup::new().tls().plain().start();
     let uid = rustix::process::getuid().as_raw();
     let session = |instance: &Instance| instance.session_of(uid);

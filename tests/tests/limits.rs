@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use tests::client::{Client, End, TLS_BANNER};
-use tests::{Setup, eventually};
+use tests::{Setup, eventually, need_root};
 
 const TOO_MANY: &str = "421 Too many connections.";
 
@@ -228,6 +228,9 @@ fn the_delay_does_not_count_towards_the_deadline() {
 
 #[test]
 fn a_flood_of_connections_leaves_sessions_alone() {
+    if !need_root("descriptors after a flood of connections") {
+        return;
+    }
     let instance = Setup::new().tls().plain().start();
     let mut session = instance.tcp().local().server();
     let before = tests::process::descriptors(instance.net()).len();

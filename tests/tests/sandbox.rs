@@ -10,6 +10,9 @@ const CALLER: &str = env!("CARGO_BIN_EXE_caller");
 /// The server has no network socket of its own; what it holds was handed to it.
 #[test]
 fn the_server_listens_nowhere() {
+    if !need_root("the sockets of processes that hide them from their user") {
+        return;
+    }
     let instance = Setup::new().tls().plain().start();
     let core = instance.core();
     assert_eq!(process::network_sockets(core), [], "the core before any session");
