@@ -136,9 +136,10 @@ mod tests {
     #[test]
     fn own_work_is_not_foreign() {
         let before = own();
-        let end = Instant::now() + Duration::from_millis(150);
-        while Instant::now() < end {}
-        assert!(own() - before >= 0.05, "{} to {}", before, own());
+        let limit = Instant::now() + Duration::from_secs(60);
+        while own() - before < 0.05 {
+            assert!(Instant::now() < limit, "this loop is not counted");
+        }
         assert!(machine() > own());
     }
 
