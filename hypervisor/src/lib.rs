@@ -1,0 +1,19 @@
+//! The machine itself, one room: what a machine is made of on disk, and later what runs it.
+//!
+//! ```text
+//!   name.vmdk ─▶ vmdk       its disks, sector by sector, with their parents
+//! ```
+//!
+//! Nothing here knows of sockets, users or `<exec>`. Whoever calls decides as which user: the
+//! session process of the caller, the core, or a machine's own process. Paths are opened where the
+//! caller says so ([`vmdk::Opener`]).
+//!
+//! There is no engine yet: no operation runs a machine.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+pub mod vmdk;
