@@ -16,4 +16,5 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod event_log;
 pub mod vmdk;
