@@ -1,7 +1,9 @@
 //! The machine itself, one room: what a machine is made of on disk, and later what runs it.
 //!
 //! ```text
+//!   name.vmx ──▶ vmx_file   what the machine has: memory, disks, adapters, files
 //!   name.vmdk ─▶ vmdk       its disks, sector by sector, with their parents
+//!   event-….log ▶ event_log what happened to it
 //! ```
 //!
 //! Nothing here knows of sockets, users or `<exec>`. Whoever calls decides as which user: the
@@ -18,3 +20,4 @@
 
 pub mod event_log;
 pub mod vmdk;
+pub mod vmx_file;
