@@ -11,7 +11,7 @@ SHELL := /bin/bash
 # A C compiler for the TLS library (aws-lc, built without cmake) and PAM's header files.
 RUN_PACKAGES := gcc libc6-dev libpam0g-dev
 # A C++ compiler for libFuzzer; the clients that the gateway is proven against.
-TEST_PACKAGES := g++ hydra iproute2 medusa netcat-openbsd nmap openssl patator
+TEST_PACKAGES := g++ hydra iproute2 medusa netcat-openbsd nmap openssl patator qemu-utils
 
 .PHONY: help run test
 

@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("authd-dialogue", &["link"]),
     ("handlers", &["ops", "handlers-derive"]),
     ("handlers-derive", &[]),
+    ("hypervisor", &["link"]),
     ("serverd", &["handlers", "link", "ops"]),
     ("tests", &["link", "ops"]),
     ("xtask", &["link", "ops"]),

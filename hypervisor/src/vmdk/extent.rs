@@ -1,0 +1,198 @@
+//! One extent of a disk, whatever its kind: sectors are counted from its own beginning here.
+
+use std::path::Path;
+
+use super::bytes::to_len;
+use super::descriptor::{ExtentAccess, ExtentKind, ExtentLine};
+use super::error::Error;
+use super::flat::FlatExtent;
+use super::grain_map::GrainMap;
+use super::part::Part;
+use super::sparse::{Below, SparseExtent};
+use super::storage::Access;
+use super::stream::StreamExtent;
+use super::{SECTOR, hosted};
+
+/// An extent and its place in the disk.
+pub(crate) struct Extent {
+    /// First sector in the disk.
+    pub(crate) start: u64,
+    /// Number of sectors.
+    pub(crate) sectors: u64,
+    access: ExtentAccess,
+    body: Body,
+}
+
+/// How it keeps its sectors.
+enum Body {
+    Flat(FlatExtent),
+    Sparse(Box<SparseExtent>),
+    Stream(Box<StreamExtent>),
+    Zero,
+}
+
+impl Extent {
+    /// Opens the extent of a line. `open` opens its file; it is not called for `ZERO`.
+    ///
+    /// # Errors
+    /// When the file does not hold what the line says.
+    pub(crate) fn open(
+        line: &ExtentLine,
+        start: u64,
+        access: Access,
+        descriptor: &Path,
+        open: impl FnOnce(Access) -> Result<Part, Error>,
+    ) -> Result<Self, Error> {
+        // An extent that nobody writes to need not be writable.
+        let access = if line.access == ExtentAccess::ReadWrite { access } else { Access::Read };
+        let body = match &line.kind {
+            ExtentKind::Zero => Body::Zero,
+            ExtentKind::Flat | ExtentKind::Vmfs => {
+                Body::Flat(FlatExtent::open(open(access)?, line.offset, line.sectors)?)
+            }
+            ExtentKind::Sparse => Self::open_hosted(&open(access)?, access)?,
+            ExtentKind::VmfsSparse => Body::Sparse(Box::new(SparseExtent::open_cow(&open(access)?, access)?)),
+            ExtentKind::Other(kind) => {
+                return Err(Error::unsupported(descriptor, format!("extents of kind {kind}")));
+            }
+        };
+        let extent = Extent { start, sectors: line.sectors, access: line.access, body };
+        let own = match &extent.body {
+            Body::Sparse(sparse) => sparse.capacity(),
+            Body::Stream(stream) => stream.capacity(),
+            Body::Flat(_) | Body::Zero => line.sectors,
+        };
+        if own < line.sectors {
+            let reason = format!("an extent of {own} sectors; the descriptor expects {}", line.sectors);
+            return Err(Error::malformed(extent.part().map_or(descriptor, Part::path), reason));
+        }
+        Ok(extent)
+    }
+
+    fn open_hosted(part: &Part, access: Access) -> Result<Body, Error> {
+        let header = hosted::Header::read(part)?;
+        Ok(if header.compressed {
+            Body::Stream(Box::new(StreamExtent::open(part, &header, access)?))
+        } else {
+            Body::Sparse(Box::new(SparseExtent::open_hosted(part, &header, access)?))
+        })
+    }
+
+    /// The open file, if there is one.
+    pub(crate) fn part(&self) -> Option<&Part> {
+        match &self.body {
+            Body::Flat(flat) => Some(flat.part()),
+            Body::Sparse(sparse) => Some(sparse.part()),
+            Body::Stream(stream) => Some(stream.part()),
+            Body::Zero => None,
+        }
+    }
+
+    /// Whether two extents may share the file: flat ones may, with tables they would collide.
+    pub(crate) fn is_flat(&self) -> bool {
+        matches!(self.body, Body::Flat(_))
+    }
+
+    /// Directory and tables, if it has any.
+    pub(crate) fn map_mut(&mut self) -> Option<&mut GrainMap> {
+        match &mut self.body {
+            Body::Sparse(sparse) => Some(sparse.map_mut()),
+            Body::Stream(stream) => Some(stream.map_mut()),
+            Body::Flat(_) | Body::Zero => None,
+        }
+    }
+
+    /// Sectors of a grain, if it has grains.
+    pub(crate) fn grain(&self) -> Option<u64> {
+        match &self.body {
+            Body::Sparse(sparse) => Some(sparse.grain()),
+            Body::Stream(stream) => Some(stream.grain()),
+            Body::Flat(_) | Body::Zero => None,
+        }
+    }
+
+    /// Whether the file was not closed after its last writing.
+    pub(crate) fn is_unclean(&self) -> bool {
+        matches!(&self.body, Body::Sparse(sparse) if sparse.is_unclean())
+    }
+
+    /// Whether its grains are compressed.
+    pub(crate) fn is_compressed(&self) -> bool {
+        matches!(self.body, Body::Stream(_))
+    }
+
+    /// Reads into the beginning of `buf`, which stays inside the extent. Returns how many sectors it
+    /// answers for (at least 1), and whether they are here.
+    ///
+    /// # Errors
+    /// As the system calls, when a file is damaged, or when the extent may not be read.
+    pub(crate) fn read(
+        &mut self,
+        sector: u64,
+        buf: &mut [u8],
+        descriptor: &Path,
+    ) -> Result<(u64, bool), Error> {
+        let all = buf.len() as u64 / SECTOR;
+        if self.access == ExtentAccess::None {
+            return Err(Error::unsupported(descriptor, "reading an extent of access NOACCESS"));
+        }
+        match &mut self.body {
+            Body::Flat(flat) => flat.read(sector, buf).map(|()| (all, true)),
+            Body::Sparse(sparse) => sparse.read(sector, buf),
+            Body::Stream(stream) => stream.read(sector, buf),
+            Body::Zero => {
+                buf.fill(0);
+                Ok((all, true))
+            }
+        }
+    }
+
+    /// Writes `data`, which stays inside the extent.
+    ///
+    /// # Errors
+    /// As the system calls, when a file is damaged, or when the extent may not be written.
+    pub(crate) fn write(
+        &mut self,
+        sector: u64,
+        data: &[u8],
+        descriptor: &Path,
+        below: Below<'_>,
+    ) -> Result<(), Error> {
+        if self.access != ExtentAccess::ReadWrite {
+            return Err(Error::ReadOnly { path: descriptor.to_owned() });
+        }
+        match &mut self.body {
+            Body::Flat(flat) => flat.write(sector, data),
+            Body::Sparse(sparse) => sparse.write(sector, data, below),
+            Body::Stream(_) | Body::Zero => Err(Error::ReadOnly { path: descriptor.to_owned() }),
+        }
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// As the system calls.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.body {
+            Body::Flat(flat) => flat.part().sync(),
+            Body::Sparse(sparse) => sparse.flush(),
+            Body::Stream(_) | Body::Zero => Ok(()),
+        }
+    }
+
+    /// Flushes, and says so in the header.
+    ///
+    /// # Errors
+    /// As the system calls.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        match &mut self.body {
+            Body::Sparse(sparse) => sparse.close(),
+            _ => self.flush(),
+        }
+    }
+
+    /// How many of `wanted` sectors from `sector` on lie inside the extent, in bytes of memory.
+    pub(crate) fn clip(&self, sector: u64, wanted: usize) -> usize {
+        wanted.min(to_len(self.sectors.saturating_sub(sector)))
+    }
+}
