@@ -37,12 +37,22 @@ pub fn missing() -> Option<String> {
             "libvirtd is not installed (apt-get install libvirt-daemon-system libvirt-clients libvirt-dev)"
                 .to_owned(),
         )
+    } else if running() {
+        Some("a libvirtd runs on this machine, and it cannot have two: stop it for the bench".to_owned())
     } else if !Path::new("/usr/include/libvirt/libvirt.h").exists() {
         Some("libvirt's header is not installed (apt-get install libvirt-dev)".to_owned())
     } else {
         let programs = ["gcc", "openssl"];
         programs.iter().find(|name| !installed(name)).map(|name| format!("{name} is not installed"))
     }
+}
+
+/// Whether there is a libvirtd that is not ours.
+fn running() -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.into_iter().any(|process| {
+        std::fs::read_to_string(process.path().join("comm")).is_ok_and(|name| name.trim() == "libvirtd")
+    })
 }
 
 impl Libvirt {

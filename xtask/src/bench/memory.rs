@@ -60,7 +60,7 @@ pub fn idle(bench: &mut Bench) -> Result<Vec<Outcome>> {
     Ok(vec![plain_side(bench, &answer, plain)?, tls_side(bench, &answer, &certificate, tls)?])
 }
 
-fn plain_side(bench: &Bench, answer: &str, count: usize) -> Result<Outcome> {
+fn plain_side(bench: &mut Bench, answer: &str, count: usize) -> Result<Outcome> {
     eprintln!("xtask: P7, {count} plain connections");
     let ours = Ours::start(bench.scratch(), "plain", bench.bin_dir())?;
     let (cost, note) = cost(Tree::below(ours.pid()), count, || asked(client::unix(&ours.socket)?))?;
@@ -73,7 +73,12 @@ fn plain_side(bench: &Bench, answer: &str, count: usize) -> Result<Outcome> {
     Ok(Outcome { target: &P7_PLAIN, ours: vec![cost], peer: Some(peer), bound: Some(Ok(vec![bound])), notes })
 }
 
-fn tls_side(bench: &Bench, answer: &str, certificate: &(PathBuf, PathBuf), count: usize) -> Result<Outcome> {
+fn tls_side(
+    bench: &mut Bench,
+    answer: &str,
+    certificate: &(PathBuf, PathBuf),
+    count: usize,
+) -> Result<Outcome> {
     eprintln!("xtask: P7, {count} TLS connections");
     let config = client::tls_config()?;
     let ours = Ours::start(bench.scratch(), "tls", bench.bin_dir())?;
@@ -119,11 +124,10 @@ fn cost<S>(
 }
 
 /// libvirtd, in the same way.
-fn peer(bench: &Bench, count: usize, uri: impl Fn(&Libvirt) -> &String) -> Rounds {
-    bench.peer()?;
+fn peer(bench: &mut Bench, count: usize, uri: impl Fn(&Libvirt) -> &String) -> Rounds {
+    let libvirt = bench.fresh_peer()?;
     let count = count.min(PEER_MOST);
     eprintln!("xtask: P7, {count} connections of the peer");
-    let libvirt = Libvirt::start(bench.scratch(), "libvirt-idle")?;
     let (uri, tree) = (uri(&libvirt), Tree::of(libvirt.pid()));
     let mut held = vec![libvirt.hold(uri, FIRST)?];
     let before = tree.settled()?;

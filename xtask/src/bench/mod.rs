@@ -220,6 +220,17 @@ impl Bench {
         self.missing.clone().map_or(Ok(()), Err)
     }
 
+    /// A peer that has done nothing yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn fresh_peer(&mut self) -> Result<Libvirt> {
+        self.peer()?;
+        // Two libvirtds cannot run on one machine.
+        self.libvirt = None;
+        Libvirt::start(self.scratch.path(), "libvirt-idle").map_err(|why| why.replace('\n', ";"))
+    }
+
     /// Lets the three sides take turns, as many rounds as were asked for.
     ///
     /// # Errors
@@ -232,7 +243,13 @@ impl Bench {
         mut bound: impl FnMut() -> Result<Sample>,
     ) -> Result<Sides> {
         if self.missing.is_none() && self.libvirt.is_none() {
-            self.libvirt = Some(Libvirt::start(self.scratch.path(), "libvirt")?);
+            match Libvirt::start(self.scratch.path(), "libvirt") {
+                Ok(libvirt) => self.libvirt = Some(libvirt),
+                Err(why) => {
+                    skipped("the peer", &why);
+                    self.missing = Some("it did not start".to_owned());
+                }
+            }
         }
         let tree = Tree::below(self.ours()?.pid());
         let peers = self.peer().map(|()| Vec::new());
