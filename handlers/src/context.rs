@@ -3,10 +3,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use link::Layout;
 use ops::{Error, Fault, Product};
+
+use crate::tasks::{NewTask, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub struct Ctx {
     /// Whether the two bugs of VMware Server 1.0.3 for Windows are shown again
     /// (`serverd.compat.historicBugs`).
     pub historic_bugs: bool,
+    /// Where the product's files are.
+    pub layout: Layout,
+    /// Where the event logs of machines are (`serverd.eventlog.dir`), the layout's root included.
+    pub event_logs: PathBuf,
     /// The way to what all users share.
     pub core: Arc<dyn Core>,
 }
@@ -60,6 +68,14 @@ pub trait Core: Send + Sync {
     /// Paths of the .vmx files of all machines that have a process, sorted by bytes, whoever may
     /// read them.
     fn connected_vms(&self) -> Answer<'_, Vec<String>>;
+
+    /// Starts work that outlives the request and answers with the number of the task. Fails with -22
+    /// when the caller has as many tasks as `serverd.tasks.perUser` allows; nothing has run then.
+    fn start_task(&self, task: NewTask, work: Work) -> Answer<'_, u64>;
+
+    /// Paths of the .vmx files of all registered machines, in the order of `vm-list`, whoever may read
+    /// them. `only` filters by exact path; unknown ones are missing from the answer.
+    fn registered(&self, only: Option<Vec<String>>) -> Answer<'_, Vec<String>>;
 }
 
 /// Why a request has no reply of its own.
@@ -130,6 +146,15 @@ pub(crate) mod tests {
         fn connected_vms(&self) -> Answer<'_, Vec<String>> {
             Box::pin(async { Ok(self.vms.clone()) })
         }
+        /// Runs the work at once; its failure shows as the failure to start it.
+        fn start_task(&self, task: NewTask, work: Work) -> Answer<'_, u64> {
+            let result = work(&crate::tasks::Progress::new(task.total));
+            Box::pin(async { result.map(|()| 7).map_err(Failure::from) })
+        }
+        fn registered(&self, only: Option<Vec<String>>) -> Answer<'_, Vec<String>> {
+            let wanted = move |vm: &String| only.as_ref().is_none_or(|only| only.contains(vm));
+            Box::pin(async move { Ok(self.vms.iter().filter(|vm| wanted(vm)).cloned().collect()) })
+        }
     }
 
     /// The context of a user who really runs the test.
@@ -146,7 +171,14 @@ pub(crate) mod tests {
             home: "/home/alice".into(),
             admin: false,
         };
-        Ctx { user, product: Product::default(), historic_bugs: false, core: Arc::new(core) }
+        Ctx {
+            user,
+            product: Product::default(),
+            historic_bugs: false,
+            layout: Layout::new(Some(std::path::Path::new("/nowhere/to/be/found"))).unwrap(),
+            event_logs: "/nowhere/to/be/found/var/log/vmware".into(),
+            core: Arc::new(core),
+        }
     }
 
     #[test]

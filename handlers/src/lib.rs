@@ -26,6 +26,7 @@ mod linking;
 mod main_ops;
 mod names;
 pub mod run;
+pub mod tasks;
 mod tree;
 mod vmserverd;
 

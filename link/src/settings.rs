@@ -128,6 +128,10 @@ pub struct Serverd {
     pub sessions: Sessions,
     /// `[serverd.compat]`
     pub compat: Compat,
+    /// `[serverd.tasks]`
+    pub tasks: Tasks,
+    /// `[serverd.eventlog]`
+    pub eventlog: EventLog,
 }
 
 /// `[serverd.admin]`
@@ -162,6 +166,26 @@ pub struct Sessions {
     pub idle: u32,
 }
 
+/// `[serverd.tasks]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Tasks {
+    /// Most unfinished tasks of one user.
+    pub per_user: u32,
+    /// Most unfinished tasks in all.
+    pub max: u32,
+    /// Seconds that a finished task can still be asked about.
+    pub keep: u32,
+}
+
+/// `[serverd.eventlog]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventLog {
+    /// Directory of the event logs of machines, below the root.
+    pub dir: String,
+}
+
 /// `[serverd.compat]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -190,6 +214,18 @@ impl Default for Authd {
 impl Default for Pam {
     fn default() -> Self {
         Pam { service: "vmware-authd".into(), workers: 64 }
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Tasks { per_user: 16, max: 256, keep: 86400 }
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        EventLog { dir: "/var/log/vmware".into() }
     }
 }
 

@@ -54,6 +54,10 @@ link::messages! {
             historic_bugs: bool,
             /// Most talkative level to log, see [`crate::log::level_number`].
             level: u8,
+            /// Root of the instance's files.
+            root: String,
+            /// `serverd.eventlog.dir`, below the root.
+            event_logs: String,
         } with 1..=1,
         /// A session; the descriptor is the caller's socket.
         2 = Session {

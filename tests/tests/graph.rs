@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("link", &[]),
     ("authd", &["authd-dialogue", "link"]),
     ("authd-dialogue", &["link"]),
-    ("handlers", &["ops", "handlers-derive"]),
+    ("handlers", &["ops", "handlers-derive", "hypervisor", "link"]),
     ("handlers-derive", &[]),
     ("hypervisor", &["link"]),
     ("serverd", &["handlers", "link", "ops"]),

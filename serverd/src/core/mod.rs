@@ -163,7 +163,7 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
     for line in ops::table::listing() {
         tracing::info!("{line}");
     }
-    let template = template(settings, level);
+    let template = template(layout, settings, level);
     let admission = admission(layout, settings);
     if layout.privileged {
         privileges::reduce()?;
@@ -173,7 +173,7 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
     Ok(runtime.block_on(run(template, admission, socket))?)
 }
 
-fn template(settings: &Settings, level: tracing::Level) -> Template {
+fn template(layout: &Layout, settings: &Settings, level: tracing::Level) -> Template {
     let serverd = &settings.serverd;
     let group = serverd.admin.group.as_str();
     let admin_group =
@@ -187,6 +187,8 @@ fn template(settings: &Settings, level: tracing::Level) -> Template {
         historic_bugs: serverd.compat.historic_bugs,
         admin_group,
         level: crate::log::level_number(level),
+        root: layout.root().to_string_lossy().into_owned(),
+        event_logs: layout.path(&serverd.eventlog.dir).to_string_lossy().into_owned(),
     }
 }
 

@@ -48,6 +48,10 @@ pub struct Template {
     pub admin_group: Option<u32>,
     /// Most talkative level to log.
     pub level: u8,
+    /// Root of the instance's files.
+    pub root: String,
+    /// `serverd.eventlog.dir`, below the root.
+    pub event_logs: String,
 }
 
 /// Exactly whose process it is: the same uid with other groups is somebody else.
@@ -202,7 +206,8 @@ impl Supervisor {
         let counter = Counter::new().map_err(describe)?;
         let page = counter.share().map_err(describe)?;
         let handles = processes::spawn(id, identity, &self.events).map_err(describe)?;
-        let Template { product, idle, historic_bugs, admin_group, level } = self.template.clone();
+        let Template { product, idle, historic_bugs, admin_group, level, root, event_logs } =
+            self.template.clone();
         let admin =
             key.uid == 0 || admin_group.is_some_and(|group| key.gid == group || key.groups.contains(&group));
         let start = ToSession::Start {
@@ -216,6 +221,8 @@ impl Supervisor {
             idle,
             historic_bugs,
             level,
+            root,
+            event_logs,
         };
         handles.outbox.push(start, vec![page]).map_err(|error| error.to_string())?;
         let name = for_log(identity.name.as_bytes());

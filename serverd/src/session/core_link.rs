@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use handlers::tasks::{NewTask, Work};
 use handlers::{Answer, Core, Failure};
 use link::Outbox;
 use tokio::sync::oneshot;
@@ -114,6 +115,14 @@ impl Core for CoreLink {
             |question| ToCore::ConnectedVms { question },
         );
         Box::pin(async { asked?.await.map_err(|_| Failure::internal("asking the core", Gone)) })
+    }
+
+    fn start_task(&self, _task: NewTask, _work: Work) -> Answer<'_, u64> {
+        Box::pin(async { Err(Failure::internal("starting a task", Gone)) })
+    }
+
+    fn registered(&self, _only: Option<Vec<String>>) -> Answer<'_, Vec<String>> {
+        Box::pin(async { Err(Failure::internal("asking the core", Gone)) })
     }
 }
 

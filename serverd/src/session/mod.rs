@@ -26,12 +26,13 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use handlers::{Ctx, User};
-use link::{Channel, Outbox};
+use link::{Channel, Layout, Outbox};
 use ops::Product;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,7 +97,20 @@ fn take_channel() -> Result<OwnedFd, Box<dyn Error>> {
 async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
     let channel = Arc::new(Channel::<ToCore, ToSession>::from_fd(channel)?);
     let Some((
-        ToSession::Start { uid, gid, groups, admin, title, version, build, idle, historic_bugs, level },
+        ToSession::Start {
+            uid,
+            gid,
+            groups,
+            admin,
+            title,
+            version,
+            build,
+            idle,
+            historic_bugs,
+            level,
+            root,
+            event_logs,
+        },
         fds,
     )) = channel.recv().await?
     else {
@@ -129,6 +143,8 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
         contexts: HashMap::new(),
         product: Product::new("GSX", &title, &version, &build),
         historic_bugs,
+        layout: Layout::new(Some(Path::new(&root)))?,
+        event_logs: event_logs.into(),
         user: User { name: String::new(), uid, gid, groups, home: String::new(), admin },
         received: 0,
     };
@@ -143,6 +159,8 @@ struct Session {
     contexts: HashMap<String, Arc<Ctx>>,
     product: Product,
     historic_bugs: bool,
+    layout: Layout,
+    event_logs: PathBuf,
     /// Template of the users in the contexts.
     user: User,
     /// Sessions ever received.
@@ -227,6 +245,8 @@ impl Session {
                     user,
                     product: self.product.clone(),
                     historic_bugs: self.historic_bugs,
+                    layout: self.layout.clone(),
+                    event_logs: self.event_logs.clone(),
                     core: Arc::clone(&self.core) as Arc<dyn handlers::Core>,
                 });
                 self.contexts.insert(name, Arc::clone(&ctx));

@@ -32,6 +32,12 @@ impl Core for TestCore {
     fn connected_vms(&self) -> Answer<'_, Vec<String>> {
         Box::pin(async { panic!("as ordered") })
     }
+    fn start_task(&self, _: handlers::tasks::NewTask, _: handlers::tasks::Work) -> Answer<'_, u64> {
+        Box::pin(async { Err(Failure::internal("starting a task", "no tasks here")) })
+    }
+    fn registered(&self, _: Option<Vec<String>>) -> Answer<'_, Vec<String>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
 }
 
 struct Fixture {
@@ -53,7 +59,14 @@ impl Fixture {
             home: "/".into(),
             admin: false,
         };
-        let ctx = Ctx { user, product: ops::Product::default(), historic_bugs: false, core: core.clone() };
+        let ctx = Ctx {
+            user,
+            product: ops::Product::default(),
+            historic_bugs: false,
+            layout: link::Layout::new(Some(std::path::Path::new("/nowhere"))).unwrap(),
+            event_logs: "/nowhere".into(),
+            core: core.clone(),
+        };
         Fixture { server: Server::new(handlers::link().unwrap(), counter), ctx: Arc::new(ctx), core, counter }
     }
 

@@ -27,6 +27,8 @@ impl Stage {
             historic_bugs: false,
             admin_group: None,
             level: crate::log::level_number(tracing::Level::INFO),
+            root: "/nowhere".into(),
+            event_logs: "/nowhere".into(),
         };
         let mut supervisor = Supervisor::new(template, sender);
         let (ours, theirs) = link::channel::pair().unwrap();

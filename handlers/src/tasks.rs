@@ -1,0 +1,91 @@
+//! Work that outlives its request.
+//!
+//! A handler that finds its work too long for one reply gives it to [`Core::start_task`](crate::Core)
+//! and answers with the number that comes back:
+//!
+//! ```text
+//!   handler ── NewTask + work ──▶ session process ── begin ──▶ core: number, journal, limits
+//!                                   │  thread of its own           ▲
+//!                                   └─ work(&Progress) ── bytes ───┘ ── status, stop ── any session
+//! ```
+//!
+//! The work runs in the session process, as the caller. It counts bytes and asks now and then whether
+//! it should stop. Everything unfinished on disk must bear a name that begins with the task's
+//! [`Partial::prefix`], directly in its directory: should the process die, the core has these names
+//! removed by another process of the same user.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use ops::Error;
+
+/// Where a task leaves what it has not finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    /// Absolute path of a directory.
+    pub directory: String,
+    /// What the names in it begin with; at least 16 bytes, random, so that it is nobody else's.
+    pub prefix: String,
+}
+
+/// What the core is told of a new task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTask {
+    /// Name of the operation that made it.
+    pub op: &'static str,
+    /// Bytes to do, as far as known.
+    pub total: u64,
+    /// What to remove should the process die.
+    pub partial: Option<Partial>,
+}
+
+/// How far a task is, and whether it should go on. Shared by the work, which counts, and whoever asks.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+    total: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Progress {
+    /// Nothing done of `total` bytes.
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        Progress { total: AtomicU64::new(total), ..Progress::default() }
+    }
+
+    /// Counts `bytes` as done.
+    pub fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Corrects the number of bytes to do.
+    pub fn set_total(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Bytes to do in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Asks the work to stop.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the work should remove what it has not finished and return; any error will do.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The work of a task. An error after [`Progress::stop`] means that it has stopped as it was told.
+pub type Work = Box<dyn FnOnce(&Progress) -> Result<(), Error> + Send>;
