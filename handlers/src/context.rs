@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use std::sync::Arc;
 use link::Layout;
 use ops::{Error, Fault, Product};
 
-use crate::tasks::{NewTask, Work};
+use crate::registered::Registered;
+use crate::tasks::{NewTask, Status, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +33,32 @@ pub struct User {
     pub admin: bool,
 }
 
-/// The context of a session: shared by all requests of one user.
+/// The context of a request: whose it is, and which session it came on.
+#[derive(Clone)]
 pub struct Ctx {
+    caller: Arc<Caller>,
+    /// The core's number for the session; unique as long as the server runs.
+    pub session: u64,
+}
+
+impl Ctx {
+    /// The context of the requests of one session.
+    #[must_use]
+    pub fn new(caller: Arc<Caller>, session: u64) -> Self {
+        Ctx { caller, session }
+    }
+}
+
+impl Deref for Ctx {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+/// What all sessions of one login name share.
+pub struct Caller {
     /// Who asks.
     pub user: User,
     /// What replies say the product is.
@@ -73,9 +100,46 @@ pub trait Core: Send + Sync {
     /// when the caller has as many tasks as `serverd.tasks.perUser` allows; nothing has run then.
     fn start_task(&self, task: NewTask, work: Work) -> Answer<'_, u64>;
 
-    /// Paths of the .vmx files of all registered machines, in the order of `vm-list`, whoever may read
-    /// them. `only` filters by exact path; unknown ones are missing from the answer.
-    fn registered(&self, only: Option<Vec<String>>) -> Answer<'_, Vec<String>>;
+    /// How a task of the caller is; administrators may ask of any. Fails with `No such task`.
+    fn task(&self, task: u64) -> Answer<'_, Status>;
+
+    /// Stops a task and waits for its end, at most five seconds. Fails as [`Core::task`].
+    fn stop_task(&self, task: u64) -> Answer<'_, Status>;
+
+    /// Forgets a task that has ended. Fails as [`Core::task`], and while it runs.
+    fn delete_task(&self, task: u64) -> Answer<'_, ()>;
+
+    /// Tasks of the caller, newest first; those of everybody for an administrator who wants `all`.
+    fn tasks(&self, all: bool) -> Answer<'_, Vec<Status>>;
+
+    /// The registered machines, whoever may read them.
+    fn registered(&self) -> Answer<'_, Arc<Registered>>;
+
+    /// Registers a machine, durably. `vmx` is the .vmx, opened for reading and writing (root: for
+    /// reading), which proves the right. Fails with -20, -11, -4 or -22.
+    fn register(&self, config: &str, private: bool, vmx: OwnedFd) -> Answer<'_, ()>;
+
+    /// Unregisters a machine, durably. `proof` is as for [`Core::register`], or, when the .vmx is
+    /// gone, its directory.
+    fn unregister(&self, config: &str, proof: OwnedFd) -> Answer<'_, ()>;
+
+    /// Lists a session of the caller as connected to a machine until it ends. `vmx` is the .vmx,
+    /// opened for reading.
+    fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Answer<'_, ()>;
+
+    /// Who is connected to a machine, by time. `vmx` is as for [`Core::attach`].
+    fn connected_users(&self, config: &str, vmx: OwnedFd) -> Answer<'_, Vec<ConnectedUser>>;
+}
+
+/// A session that is connected to a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectedUser {
+    /// Login name.
+    pub name: String,
+    /// Time of login, Unix seconds.
+    pub time: i64,
+    /// Numeric address, or `unix`.
+    pub address: String,
 }
 
 /// Why a request has no reply of its own.
@@ -151,9 +215,36 @@ pub(crate) mod tests {
             let result = work(&crate::tasks::Progress::new(task.total));
             Box::pin(async { result.map(|()| 7).map_err(Failure::from) })
         }
-        fn registered(&self, only: Option<Vec<String>>) -> Answer<'_, Vec<String>> {
-            let wanted = move |vm: &String| only.as_ref().is_none_or(|only| only.contains(vm));
-            Box::pin(async move { Ok(self.vms.iter().filter(|vm| wanted(vm)).cloned().collect()) })
+        fn task(&self, task: u64) -> Answer<'_, Status> {
+            Box::pin(async move { Err(Error::no_such_task(task).into()) })
+        }
+        fn stop_task(&self, task: u64) -> Answer<'_, Status> {
+            self.task(task)
+        }
+        fn delete_task(&self, task: u64) -> Answer<'_, ()> {
+            Box::pin(async move { Err(Error::no_such_task(task).into()) })
+        }
+        fn tasks(&self, _: bool) -> Answer<'_, Vec<Status>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn registered(&self) -> Answer<'_, Arc<Registered>> {
+            let mut list = Registered::default();
+            for vm in &self.vms {
+                list.put(vm.clone(), false);
+            }
+            Box::pin(async { Ok(Arc::new(list)) })
+        }
+        fn register(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn unregister(&self, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn connected_users(&self, _: &str, _: OwnedFd) -> Answer<'_, Vec<ConnectedUser>> {
+            Box::pin(async { Ok(Vec::new()) })
         }
     }
 
@@ -171,14 +262,15 @@ pub(crate) mod tests {
             home: "/home/alice".into(),
             admin: false,
         };
-        Ctx {
+        let caller = Caller {
             user,
             product: Product::default(),
             historic_bugs: false,
             layout: Layout::new(Some(std::path::Path::new("/nowhere/to/be/found"))).unwrap(),
             event_logs: "/nowhere/to/be/found/var/log/vmware".into(),
             core: Arc::new(core),
-        }
+        };
+        Ctx::new(Arc::new(caller), 1)
     }
 
     #[test]

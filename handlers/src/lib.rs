@@ -25,11 +25,13 @@ mod file_manager;
 mod linking;
 mod main_ops;
 mod names;
+pub mod registered;
 pub mod run;
+mod task_manager;
 pub mod tasks;
 mod tree;
 mod vmserverd;
 
-pub use context::{Answer, Core, Ctx, Failure, User};
+pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 pub use linking::{Linked, Mismatch, Registration, link};
 pub use run::{Job, Later, Run};

@@ -12,7 +12,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use ops::envelope::write_ok;
 use ops::reader::Input;
@@ -32,9 +31,9 @@ pub enum Run {
     /// Never waits; appends the whole reply document to the bytes it is given.
     Quick(fn(&Ctx, Input<'_>, &mut Vec<u8>) -> Result<(), Failure>),
     /// May wait for the file system.
-    Blocking(fn(&Arc<Ctx>, Input<'_>) -> Result<Job, Failure>),
+    Blocking(fn(&Ctx, Input<'_>) -> Result<Job, Failure>),
     /// Asks the core.
-    Async(fn(&Arc<Ctx>, Input<'_>) -> Result<Later, Failure>),
+    Async(fn(&Ctx, Input<'_>) -> Result<Later, Failure>),
 }
 
 /// Runs a quick handler.
@@ -59,14 +58,14 @@ where
 ///
 /// # Errors
 /// What reading the request says.
-pub fn blocking<O, E, F>(ctx: &Arc<Ctx>, input: Input<'_>, handler: F) -> Result<Job, Failure>
+pub fn blocking<O, E, F>(ctx: &Ctx, input: Input<'_>, handler: F) -> Result<Job, Failure>
 where
     O: Operation + Send + 'static,
     E: Into<Failure>,
     F: FnOnce(&Ctx, O) -> Result<O::Reply, E> + Send + 'static,
 {
     let request = O::read(input)?;
-    let ctx = Arc::clone(ctx);
+    let ctx = ctx.clone();
     Ok(Box::new(move || {
         let reply = handler(&ctx, request).map_err(Into::into)?;
         Ok(document(&ctx, &reply))
@@ -77,7 +76,7 @@ where
 ///
 /// # Errors
 /// What reading the request says.
-pub fn answer<O, E, F>(ctx: &Arc<Ctx>, input: Input<'_>, handler: F) -> Result<Later, Failure>
+pub fn answer<O, E, F>(ctx: &Ctx, input: Input<'_>, handler: F) -> Result<Later, Failure>
 where
     O: Operation + Send + 'static,
     E: Into<Failure>,
@@ -86,7 +85,7 @@ where
         + 'static,
 {
     let request = O::read(input)?;
-    let ctx = Arc::clone(ctx);
+    let ctx = ctx.clone();
     Ok(Box::pin(async move {
         let reply = handler(&ctx, request).await.map_err(Into::into)?;
         Ok(document(&ctx, &reply))

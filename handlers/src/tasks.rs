@@ -14,6 +14,8 @@
 //! [`Partial::prefix`], directly in its directory: should the process die, the core has these names
 //! removed by another process of the same user.
 
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ops::Error;
@@ -85,6 +87,73 @@ impl Progress {
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+impl Partial {
+    /// Removes everything in the directory whose name begins with the prefix, as the caller. No link
+    /// is followed.
+    ///
+    /// # Errors
+    /// The first that cannot be removed; a directory that is gone has nothing left in it.
+    pub fn remove(&self) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().as_bytes().starts_with(self.prefix.as_bytes()) {
+                continue;
+            }
+            let path = entry.path();
+            let removed = if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
+            match removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// At work.
+    Running,
+    /// All is done.
+    Done,
+    /// It has failed.
+    Failed,
+    /// It was stopped.
+    Stopped,
+}
+
+/// A task, as the core knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Its number.
+    pub id: u64,
+    /// Name of the operation that made it.
+    pub op: String,
+    /// Login name of whoever started it.
+    pub user: String,
+    /// How it is.
+    pub state: State,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes to do in all.
+    pub total: u64,
+    /// Unix seconds.
+    pub start: i64,
+    /// Unix seconds; `None` while it runs.
+    pub end: Option<i64>,
+    /// Number and text of the error of a task that has failed.
+    pub error: Option<(i32, String)>,
 }
 
 /// The work of a task. An error after [`Progress::stop`] means that it has stopped as it was told.

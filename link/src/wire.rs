@@ -124,7 +124,25 @@ impl Wire for String {
     }
 }
 
-impl Wire for Vec<u32> {
+/// A type that may stand in a list.
+pub trait Item: Wire {
+    /// Bytes that one item takes at least; not 0.
+    const LEAST: usize;
+}
+
+impl Item for u32 {
+    const LEAST: usize = 4;
+}
+
+impl Item for u64 {
+    const LEAST: usize = 8;
+}
+
+impl Item for String {
+    const LEAST: usize = 4;
+}
+
+impl<T: Item> Wire for Vec<T> {
     fn put(&self, out: &mut Vec<u8>) {
         put_count(self.len(), out);
         for item in self {
@@ -132,21 +150,30 @@ impl Wire for Vec<u32> {
         }
     }
     fn take(input: &mut &[u8]) -> Result<Self, WireError> {
-        let count = take_count(input, 4)?;
-        (0..count).map(|_| u32::take(input)).collect()
+        let count = take_count(input, T::LEAST)?;
+        (0..count).map(|_| T::take(input)).collect()
     }
 }
 
-impl Wire for Vec<String> {
+/// A message inside a message: a byte string that holds exactly one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inner<M>(pub M);
+
+impl<M: Message> Wire for Inner<M> {
     fn put(&self, out: &mut Vec<u8>) {
-        put_count(self.len(), out);
-        for item in self {
-            item.put(out);
+        // The count is not known before the message is written.
+        let at = out.len();
+        put_count(0, out);
+        let start = out.len();
+        self.0.encode(out);
+        let count = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+        if let Some(place) = out.get_mut(at..start) {
+            place.copy_from_slice(&count.to_le_bytes());
         }
     }
     fn take(input: &mut &[u8]) -> Result<Self, WireError> {
-        let count = take_count(input, 4)?;
-        (0..count).map(|_| String::take(input)).collect()
+        let count = take_count(input, 1)?;
+        M::decode(split(input, count)?).map(Inner)
     }
 }
 
@@ -301,6 +328,25 @@ mod tests {
             tls: true,
             login_time: 1_795_000_000,
         }
+    }
+
+    crate::messages! {
+        /// A message that carries another one.
+        enum Outer {
+            /// Carries it.
+            1 = Carries { number: u64, inner: Inner<Sample>, list: Vec<u64> },
+        }
+    }
+
+    #[test]
+    fn a_message_inside_a_message() {
+        let message = Outer::Carries { number: 5, inner: Inner(Sample::Files {}), list: vec![1, u64::MAX] };
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        assert_eq!(Outer::decode(&bytes), Ok(message));
+        // A byte more inside, and one that the count does not cover.
+        bytes[9] = 2;
+        assert!(Outer::decode(&bytes).is_err());
     }
 
     proptest! {

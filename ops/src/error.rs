@@ -39,6 +39,15 @@ macro_rules! codes {
                 self as i32
             }
 
+            /// The code of a number on the wire.
+            #[must_use]
+            pub const fn from_number(number: i32) -> Option<ErrorCode> {
+                match number {
+                    $($number => Some(ErrorCode::$variant),)*
+                    _ => None,
+                }
+            }
+
             /// The name in the C library without its prefix, for example `INVALIDARGS`.
             #[must_use]
             pub const fn name(self) -> &'static str {

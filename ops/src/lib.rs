@@ -35,6 +35,7 @@ pub mod guard;
 pub mod main_ops;
 pub mod reader;
 pub mod table;
+pub mod task_manager;
 pub mod value;
 pub mod vmserverd;
 pub mod writer;

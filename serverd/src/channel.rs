@@ -6,16 +6,18 @@
 //!
 //! ```text
 //!   core                                     session process
-//!     │  Start + counter page                  │  becomes the user
+//!     │  Start + counter page + news page      │  becomes the user
 //!     ├───────────────────────────────────────▶│
 //!     │  Session { 1 } + socket                │
 //!     ├───────────────────────────────────────▶│
 //!     │                          Accepted { 1 }│  from now on the session is its own
 //!     │◀───────────────────────────────────────┤
-//!     │                RequestCount { question }│
+//!     │            Ask { question, Ask } + fds │  what a handler wants of the core
 //!     │◀───────────────────────────────────────┤
-//!     │  RequestCount { question, count }      │
+//!     │  Answer { question, Answer, more }     │  in as many pieces as it takes
 //!     ├───────────────────────────────────────▶│
+//!     │                             Progress … │  of tasks that it runs
+//!     │◀───────────────────────────────────────┤
 //!     │                              Closed {1}│
 //!     │◀───────────────────────────────────────┤
 //!     │                      Idle { received } │  nothing to do for a while
@@ -28,11 +30,14 @@
 //! it: the core keeps a socket until it was accepted, and hands it to the next process otherwise. It
 //! is sent before the first byte is read, so no request is ever carried out twice.
 
+use link::wire::{Inner, Item, Wire, WireError};
+
 link::messages! {
     /// From the core to a session process.
     pub enum ToSession {
-        /// First message: whom to become, and the settings that matter. The descriptor is the page
-        /// in which the process counts its requests.
+        /// First message: whom to become, and the settings that matter. The descriptors are the page
+        /// in which the process counts its requests, and the page in which the core publishes the
+        /// version of the inventory.
         1 = Start {
             /// User id.
             uid: u32,
@@ -58,7 +63,7 @@ link::messages! {
             root: String,
             /// `serverd.eventlog.dir`, below the root.
             event_logs: String,
-        } with 1..=1,
+        } with 2..=2,
         /// A session; the descriptor is the caller's socket.
         2 = Session {
             /// The core's number for it.
@@ -70,23 +75,31 @@ link::messages! {
             /// Bytes that the caller sent before the hand-over.
             early: Vec<u8>,
         } with 1..=1,
-        /// Finish the requests in flight, close the sessions, exit.
+        /// Finish the requests in flight, stop the tasks, close the sessions, exit.
         3 = Finish {},
-        /// Answer to [`ToCore::RequestCount`].
-        4 = RequestCount {
+        /// Answer to [`ToCore::Ask`], or a piece of it.
+        4 = Answer {
             /// The number of the question.
             question: u64,
-            /// Requests answered since start, over all users.
-            count: u64,
-        },
-        /// Answer to [`ToCore::ConnectedVms`], in as many messages as it takes.
-        5 = ConnectedVms {
-            /// The number of the question.
-            question: u64,
-            /// Paths of .vmx files.
-            vms: Vec<String>,
-            /// Whether another message follows.
+            /// What is known.
+            answer: Inner<Answer>,
+            /// Whether another piece follows.
             more: bool,
+        },
+        /// Somebody wants this task to stop.
+        5 = StopTask {
+            /// Number of the task.
+            task: u64,
+        },
+        /// A process of this user died with work half done: remove what it left, then say
+        /// [`ToCore::Cleaned`].
+        6 = Clean {
+            /// Number of the task.
+            task: u64,
+            /// Directory in which it lies.
+            directory: String,
+            /// What the names begin with.
+            prefix: String,
         },
     }
 }
@@ -101,8 +114,8 @@ link::messages! {
         },
         /// Sessions have ended.
         2 = Closed {
-            /// How many since the last such message; not 0.
-            count: u32,
+            /// Their numbers; at least one.
+            numbers: Vec<u64>,
         },
         /// There has been nothing to do for the idle time: may I leave?
         3 = Idle {
@@ -117,15 +130,266 @@ link::messages! {
             /// The text; the core cuts and escapes it.
             text: String,
         },
-        /// How many requests were answered, over all users?
-        5 = RequestCount {
+        /// What a handler wants to know or to have done.
+        5 = Ask {
             /// Number of the question, for the answer.
             question: u64,
+            /// The question.
+            ask: Inner<Ask>,
+        } with 0..=1,
+        /// How far a task is.
+        6 = Progress {
+            /// Number of the task.
+            task: u64,
+            /// Bytes done.
+            done: u64,
+            /// Bytes to do in all.
+            total: u64,
         },
+        /// A task has ended.
+        7 = TaskEnded {
+            /// Number of the task.
+            task: u64,
+            /// How.
+            end: TaskEnd,
+            /// Bytes done.
+            done: u64,
+            /// Bytes to do in all.
+            total: u64,
+        },
+        /// What a dead process left behind is gone, or cannot be removed.
+        8 = Cleaned {
+            /// Number of the task.
+            task: u64,
+            /// Why something is still there; empty when nothing is.
+            left: String,
+        },
+    }
+}
+
+link::messages! {
+    /// What handlers ask of the core.
+    pub enum Ask {
+        /// How many requests were answered since start, over all users?
+        1 = RequestCount {},
         /// Which machines have a process?
-        6 = ConnectedVms {
-            /// Number of the question, for the answer.
-            question: u64,
+        2 = ConnectedVms {},
+        /// A number for a new task of this process.
+        3 = BeginTask {
+            /// Name of the operation.
+            op: String,
+            /// Bytes to do.
+            total: u64,
+            /// Where unfinished things lie; empty for nowhere.
+            directory: String,
+            /// What their names begin with.
+            prefix: String,
         },
+        /// How is this task?
+        4 = TaskStatus {
+            /// Number of the task.
+            task: u64,
+        },
+        /// Stop this task; answered when it has ended, or after five seconds.
+        5 = StopTask {
+            /// Number of the task.
+            task: u64,
+        },
+        /// Forget this task, which has ended.
+        6 = DeleteTask {
+            /// Number of the task.
+            task: u64,
+        },
+        /// Which tasks are there, newest first?
+        7 = ListTasks {
+            /// Those of every user, which administrators may ask.
+            all: bool,
+        },
+        /// The inventory, or what has changed in it.
+        8 = Inventory {
+            /// Version that the process has; 0 for none.
+            known: u64,
+        },
+        /// Register a machine; the descriptor is its .vmx, opened for reading and writing, or for
+        /// reading by root.
+        9 = Register {
+            /// Path of the .vmx.
+            config: String,
+            /// Whether only its owner shall see it.
+            private: bool,
+        } with 1..=1,
+        /// Unregister a machine; the descriptor is its .vmx as for [`Ask::Register`], or, when that
+        /// is gone, its directory.
+        10 = Unregister {
+            /// Path of the .vmx.
+            config: String,
+        } with 1..=1,
+        /// List a session of this process as connected to a machine until it ends. The descriptor
+        /// is the .vmx, opened for reading at least.
+        11 = Attach {
+            /// The core's number for the session.
+            session: u64,
+            /// Path of the .vmx.
+            config: String,
+        } with 1..=1,
+        /// Who is connected to a machine? The descriptor is the .vmx, opened for reading at least.
+        12 = Who {
+            /// Path of the .vmx.
+            config: String,
+        } with 1..=1,
+    }
+}
+
+link::messages! {
+    /// What the core answers, or a piece of it.
+    pub enum Answer {
+        /// No, and why: an error that the caller reads.
+        1 = Refused {
+            /// Number of the error.
+            code: i32,
+            /// Its whole text.
+            text: String,
+        },
+        /// It is done.
+        2 = Done {},
+        /// A number: requests, or a task.
+        3 = Number {
+            /// The number.
+            number: u64,
+        },
+        /// Paths of .vmx files.
+        4 = Paths {
+            /// The paths.
+            paths: Vec<String>,
+        },
+        /// Tasks.
+        5 = Tasks {
+            /// The tasks.
+            tasks: Vec<TaskFacts>,
+        },
+        /// Changes of the inventory, in order.
+        6 = Inventory {
+            /// Version that the process has after all pieces of this answer.
+            version: u64,
+            /// Whether what it has is to be forgotten first; only in the first piece.
+            anew: bool,
+            /// What was added and removed.
+            changes: Vec<Change>,
+        },
+        /// Sessions connected to a machine.
+        7 = Users {
+            /// The sessions.
+            users: Vec<SessionFacts>,
+        },
+    }
+}
+
+/// Gives structs a wire form: their fields, one after the other.
+macro_rules! wire_struct {
+    ($(#[$meta:meta])* pub struct $name:ident { $( $(#[$fmeta:meta])* pub $field:ident : $ty:ty ),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name { $( $(#[$fmeta])* pub $field: $ty ),* }
+
+        impl Wire for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                $( self.$field.put(out); )*
+            }
+            fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+                Ok($name { $( $field: <$ty>::take(input)? ),* })
+            }
+        }
+
+        impl Item for $name {
+            const LEAST: usize = 4;
+        }
+    };
+}
+
+wire_struct! {
+    /// A task as the core knows it.
+    pub struct TaskFacts {
+        /// Its number.
+        pub id: u64,
+        /// Name of the operation that made it.
+        pub op: String,
+        /// Login name of whoever started it.
+        pub user: String,
+        /// How it is.
+        pub state: TaskEnd,
+        /// Bytes done.
+        pub done: u64,
+        /// Bytes to do in all.
+        pub total: u64,
+        /// Unix seconds.
+        pub start: i64,
+        /// Unix seconds; 0 while it runs.
+        pub end: i64,
+    }
+}
+
+wire_struct! {
+    /// A change of the inventory.
+    pub struct Change {
+        /// Path of the .vmx.
+        pub config: String,
+        /// Whether it is there now.
+        pub there: bool,
+        /// Whether only its owner and administrators see it.
+        pub private: bool,
+    }
+}
+
+wire_struct! {
+    /// A session that is connected to a machine.
+    pub struct SessionFacts {
+        /// Login name.
+        pub name: String,
+        /// Time of login, Unix seconds.
+        pub time: i64,
+        /// Numeric address, or `unix`.
+        pub address: String,
+    }
+}
+
+/// Whether and how a task has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskEnd {
+    /// It has not.
+    Running,
+    /// All is done.
+    Done,
+    /// It has failed.
+    Failed {
+        /// Number of the error.
+        code: i32,
+        /// Its whole text.
+        text: String,
+    },
+    /// It was stopped.
+    Stopped,
+}
+
+impl Wire for TaskEnd {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            TaskEnd::Running => 0u8.put(out),
+            TaskEnd::Done => 1u8.put(out),
+            TaskEnd::Failed { code, text } => {
+                2u8.put(out);
+                code.put(out);
+                text.put(out);
+            }
+            TaskEnd::Stopped => 3u8.put(out),
+        }
+    }
+    fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+        match u8::take(input)? {
+            0 => Ok(TaskEnd::Running),
+            1 => Ok(TaskEnd::Done),
+            2 => Ok(TaskEnd::Failed { code: i32::take(input)?, text: String::take(input)? }),
+            3 => Ok(TaskEnd::Stopped),
+            _ => Err(WireError::Value("task state")),
+        }
     }
 }

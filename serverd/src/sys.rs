@@ -35,19 +35,32 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
 /// # Errors
 /// When the file is too small, or as `mmap(2)`.
 pub(crate) fn map_counter(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
+    map(file, ProtFlags::READ | ProtFlags::WRITE)
+}
+
+/// Maps a page in which another process publishes a number. The result must only be loaded from: a
+/// store ends the process by SIGSEGV.
+///
+/// # Errors
+/// As [`map_counter`].
+pub(crate) fn map_published(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
+    map(file, ProtFlags::READ)
+}
+
+fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<&'static AtomicU64> {
     let size = rustix::fs::fstat(file)?.st_size;
     if usize::try_from(size).is_ok_and(|size| size < COUNTER_BYTES) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the counter page is too small"));
     }
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
     // JUSTIFICATION: counting by messages would cost a round trip or be late; a shared page makes
     // the count exact for the price of one addition.
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
     let address = unsafe {
         rustix::mm::mmap(std::ptr::null_mut(), COUNTER_BYTES, protection, MapFlags::SHARED, file, 0)?
     };
-    // SAFETY: the mapping is page-aligned, readable, writable, zero or written by atomics only,
-    // never unmapped, and cannot fault because the core has sealed the file against shrinking.
+    // SAFETY: the mapping is page-aligned, readable, zero or written by atomics only, never
+    // unmapped, and cannot fault because the core has sealed the file against shrinking. Where it is
+    // not writable, the callers only load.
     Ok(unsafe { AtomicU64::from_ptr(address.cast()) })
 }
 

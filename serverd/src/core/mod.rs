@@ -10,6 +10,8 @@
 //! * [`admission`] decides whether there may be another session.
 //! * [`supervisor`] gives each session to the process of its user; [`processes`] starts and watches
 //!   those; [`counter`] adds up what they have done; [`ration`] bounds what they log.
+//! * [`questions`] answers what handlers ask: of the [`inventory`], of [`tasks`] and their [`journal`].
+//!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
 //! * [`machines`] knows the running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
@@ -18,12 +20,18 @@
 
 pub mod admission;
 pub mod counter;
+pub mod inventory;
+pub mod journal;
 pub mod link;
 pub mod machines;
 pub mod privileges;
 pub mod processes;
+pub mod proof;
+pub mod questions;
 pub mod ration;
+pub mod store;
 pub mod supervisor;
+pub mod tasks;
 
 use std::fs::File;
 use std::io;
@@ -41,9 +49,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::admission::Admission;
+use self::inventory::Inventory;
 use self::link::LinkEvent;
 use self::processes::{ProcessEvent, ProcessId};
+use self::questions::{Asker, Shared};
+use self::store::{Places, Store};
 use self::supervisor::{Supervisor, Template};
+use self::tasks::{Limits, Tasks};
+use crate::channel::Ask;
 
 /// Events that may wait; a full queue holds up whoever produces them, hostile or not.
 const WAITING_EVENTS: usize = 1024;
@@ -81,6 +94,24 @@ pub enum Event {
     Link(LinkEvent),
     /// From a session process.
     Process(ProcessId, ProcessEvent),
+    /// The right that a question needs was looked at.
+    Proven {
+        /// Who asks.
+        asker: Asker,
+        /// The question.
+        ask: Ask,
+        /// Whether the caller has it.
+        proven: Result<(), ops::Error>,
+    },
+    /// The writer has worked.
+    Stored(store::Results),
+    /// Somebody has waited for a task to stop.
+    StopWaited {
+        /// The task.
+        task: u64,
+        /// Who waits.
+        asker: Asker,
+    },
 }
 
 /// Runs the server until it is told to stop.
@@ -169,8 +200,33 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
         privileges::reduce()?;
     }
     let socket = Settings::path_or(&settings.authd.link, layout.link_socket());
+    let places = Places {
+        public: layout.path("/etc/vmware/vm-list"),
+        private: layout.path("/etc/vmware/vm-list-private"),
+        journal: layout.path("/var/lib/vmserverd/tasks"),
+    };
+    let limits = Limits::from(&settings.serverd.tasks);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(run(template, admission, socket))?)
+    let result = runtime.block_on(run(template, admission, socket, places, limits));
+    // A proof may wait for a file system that never answers.
+    runtime.shutdown_background();
+    Ok(result?)
+}
+
+/// What survives from earlier runs.
+fn remembered(places: Places, limits: Limits, events: mpsc::Sender<Event>) -> io::Result<Shared> {
+    let inventory = Inventory::load(&places.public, &places.private)?;
+    tracing::info!("{} machines are registered", inventory.len());
+    let journal = match std::fs::read(&places.journal) {
+        Ok(journal) => journal,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(::link::layout::describe(&error, "cannot read", &places.journal)),
+    };
+    let (tasks, lines) = Tasks::recover(limits, &String::from_utf8_lossy(&journal));
+    if lines.as_bytes() != journal {
+        store::replace_journal(&places.journal, &lines)?;
+    }
+    Ok(Shared { inventory, tasks, store: Some(Store::start(places, events)?) })
 }
 
 fn template(layout: &Layout, settings: &Settings, level: tracing::Level) -> Template {
@@ -207,14 +263,23 @@ fn admission(layout: &Layout, settings: &Settings) -> Admission {
 }
 
 /// Serves until SIGTERM or SIGINT, then finishes.
-async fn run(template: Template, admission: Admission, socket: PathBuf) -> io::Result<()> {
+async fn run(
+    template: Template,
+    admission: Admission,
+    socket: PathBuf,
+    places: Places,
+    limits: Limits,
+) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (sender, mut events) = mpsc::channel(WAITING_EVENTS);
     notify(&[NotifyState::Status("waiting for vmware-authd")]);
+    let shared = remembered(places, limits, sender.clone())?;
     tokio::spawn(link::keep(socket, sender.clone()));
     let mut core =
-        Core { supervisor: Supervisor::new(template, sender), admission, link: None, ready: false };
+        Core { supervisor: Supervisor::new(template, shared, sender), admission, link: None, ready: false };
+    // What an earlier run left half done.
+    core.supervisor.clean_up();
     loop {
         tokio::select! {
             biased;
@@ -269,6 +334,9 @@ impl Core {
             }
             Event::Link(LinkEvent::Message(message, fds)) => self.gateway(message, fds),
             Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
+            Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
+            Event::Stored(results) => self.supervisor.stored(results),
+            Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }
     }
 

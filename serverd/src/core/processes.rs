@@ -12,16 +12,18 @@
 //! means is decided in [`super::supervisor`].
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use link::Channel;
 use link::channel::Outbox;
-use link::{Channel, Identity};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc};
 
 use super::Event;
+use super::journal::Owner;
 use crate::channel::{ToCore, ToSession};
 
 /// Messages that may wait for a process that does not read. Every session on its way is one.
@@ -36,8 +38,8 @@ pub type ProcessId = u64;
 /// What a session process tells the core, by deed or by message.
 #[derive(Debug)]
 pub enum ProcessEvent {
-    /// A message.
-    Message(ToCore),
+    /// A message, with its descriptors.
+    Message(ToCore, Vec<OwnedFd>),
     /// It has closed its end of the channel; the error when it broke it instead.
     ChannelEnded(io::Result<()>),
     /// It has exited; the text says how.
@@ -75,7 +77,7 @@ impl Handles {
 ///
 /// # Errors
 /// As `socketpair(2)`, `fork(2)` and `execve(2)`.
-pub fn spawn(id: ProcessId, identity: &Identity, events: &mpsc::Sender<Event>) -> io::Result<Handles> {
+pub fn spawn(id: ProcessId, owner: &Owner, events: &mpsc::Sender<Event>) -> io::Result<Handles> {
     let (ours, theirs) = link::channel::pair()?;
     let channel = Arc::new(Channel::<ToSession, ToCore>::from_fd(ours)?);
     // The program that runs now, even when its file has been replaced since.
@@ -85,9 +87,9 @@ pub fn spawn(id: ProcessId, identity: &Identity, events: &mpsc::Sender<Event>) -
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("LANG", "C.UTF-8")
-        .env("USER", &identity.name)
-        .env("LOGNAME", &identity.name)
-        .env("HOME", &identity.home)
+        .env("USER", &owner.name)
+        .env("LOGNAME", &owner.name)
+        .env("HOME", &owner.home)
         .current_dir("/")
         // Signals of a terminal are for the core, which then says what to do.
         .process_group(0)
@@ -128,8 +130,8 @@ async fn listen(id: ProcessId, channel: Arc<Channel<ToSession, ToCore>>, events:
     let mut reset = false;
     let end = loop {
         match channel.recv().await {
-            Ok(Some((message, _))) => {
-                if events.send(Event::Process(id, ProcessEvent::Message(message))).await.is_err() {
+            Ok(Some((message, fds))) => {
+                if events.send(Event::Process(id, ProcessEvent::Message(message, fds))).await.is_err() {
                     return;
                 }
             }

@@ -13,8 +13,9 @@
 //! message that it has no reason to send costs it its life. It can never name another user: identity
 //! is a property of the entry in this table, not of any message.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use link::Identity;
 use link::identity::for_log;
@@ -24,16 +25,15 @@ use tokio::time::Instant;
 use super::Event;
 use super::admission::Admission;
 use super::counter::{Counter, Tally};
+use super::journal::Owner;
 use super::machines::Machines;
 use super::processes::{self, Handles, ProcessEvent, ProcessId};
+use super::questions::{Claim, Shared, UnderWay};
 use super::ration::Ration;
-use crate::channel::{ToCore, ToSession};
+use crate::channel::{SessionFacts, ToCore, ToSession};
 
 /// How often a session is handed to another process because the last one died on the way.
 const ATTEMPTS: u32 = 3;
-
-/// Bytes of machine paths that go into one message.
-const PATHS_PER_MESSAGE: usize = 32 * 1024;
 
 /// Settings that session processes are started with.
 #[derive(Debug, Clone)]
@@ -71,19 +71,41 @@ struct Handover {
     attempts: u32,
 }
 
+/// A session that a process has accepted.
+#[derive(Debug)]
+struct Live {
+    /// Login name; shared by the sessions of a process, as is the address.
+    name: Arc<str>,
+    /// Numeric address, or `unix`.
+    peer: Arc<str>,
+    /// Time of login, Unix seconds.
+    since: i64,
+}
+
+/// Questions of a process that need a proof, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    pub(super) waiting: VecDeque<Claim>,
+    pub(super) proving: bool,
+}
+
 /// A session process.
 #[derive(Debug)]
 struct Process {
     key: Key,
+    /// For logs.
     name: String,
+    owner: Owner,
+    admin: bool,
+    claims: Claims,
     handles: Handles,
     counter: Counter,
     /// Sessions ever sent to it.
     sent: u64,
     /// Sessions sent and not accepted, by their number.
     on_the_way: BTreeMap<u64, Handover>,
-    /// Sessions accepted and not closed.
-    live: u32,
+    /// Sessions accepted and not closed, by their number.
+    live: BTreeMap<u64, Live>,
     ration: Ration,
     /// It broke the rules; nothing of it is to be saved.
     broken: bool,
@@ -95,25 +117,29 @@ struct Process {
 #[derive(Debug)]
 pub struct Supervisor {
     template: Template,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) shared: Shared,
+    pub(super) under_way: UnderWay,
     processes: HashMap<ProcessId, Process>,
     /// The process that gets new sessions of an identity.
     current: HashMap<Key, ProcessId>,
     tally: Tally,
-    machines: Machines,
+    pub(super) machines: Machines,
     next_process: ProcessId,
     next_session: u64,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Supervisor {
     /// Starts with no process. What happens to processes is reported to `events` and must be given
     /// back to [`Supervisor::event`].
     #[must_use]
-    pub fn new(template: Template, events: mpsc::Sender<Event>) -> Self {
+    pub fn new(template: Template, shared: Shared, events: mpsc::Sender<Event>) -> Self {
         Supervisor {
             template,
             events,
+            shared,
+            under_way: UnderWay::default(),
             processes: HashMap::new(),
             current: HashMap::new(),
             tally: Tally::default(),
@@ -186,26 +212,36 @@ impl Supervisor {
 
     /// The process of an identity.
     fn process_of(&mut self, identity: &Identity) -> Result<&mut Process, String> {
-        let key = Key { uid: identity.uid, gid: identity.gid, groups: identity.groups.clone() };
-        let id = match self.current.get(&key) {
-            Some(id) => *id,
-            None => {
-                let id = self.next_process;
-                self.next_process += 1;
-                let process = self.start(id, key.clone(), identity)?;
-                self.processes.insert(id, process);
-                self.current.insert(key, id);
-                id
-            }
-        };
+        let id = self.process_of_owner(&Owner {
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups.clone(),
+            name: identity.name.clone(),
+            home: identity.home.clone(),
+        })?;
         self.processes.get_mut(&id).ok_or_else(|| "its process is gone".into())
     }
 
-    fn start(&self, id: ProcessId, key: Key, identity: &Identity) -> Result<Process, String> {
+    /// The process of a user, which is started if there is none.
+    pub(super) fn process_of_owner(&mut self, owner: &Owner) -> Result<ProcessId, String> {
+        let key = Key { uid: owner.uid, gid: owner.gid, groups: owner.groups.clone() };
+        if let Some(id) = self.current.get(&key) {
+            return Ok(*id);
+        }
+        let id = self.next_process;
+        self.next_process += 1;
+        let process = self.start(id, key.clone(), owner)?;
+        self.processes.insert(id, process);
+        self.current.insert(key, id);
+        Ok(id)
+    }
+
+    fn start(&self, id: ProcessId, key: Key, owner: &Owner) -> Result<Process, String> {
         let describe = |error: std::io::Error| format!("cannot start a session process: {error}");
         let counter = Counter::new().map_err(describe)?;
         let page = counter.share().map_err(describe)?;
-        let handles = processes::spawn(id, identity, &self.events).map_err(describe)?;
+        let news = self.shared.inventory.news().map_err(describe)?;
+        let handles = processes::spawn(id, owner, &self.events).map_err(describe)?;
         let Template { product, idle, historic_bugs, admin_group, level, root, event_logs } =
             self.template.clone();
         let admin =
@@ -224,17 +260,20 @@ impl Supervisor {
             root,
             event_logs,
         };
-        handles.outbox.push(start, vec![page]).map_err(|error| error.to_string())?;
-        let name = for_log(identity.name.as_bytes());
+        handles.outbox.push(start, vec![page, news]).map_err(|error| error.to_string())?;
+        let name = for_log(owner.name.as_bytes());
         tracing::info!("session process {} of {name} (uid {}) started", handles.pid, key.uid);
         Ok(Process {
             key,
             name,
+            owner: owner.clone(),
+            admin,
+            claims: Claims::default(),
             handles,
             counter,
             sent: 0,
             on_the_way: BTreeMap::new(),
-            live: 0,
+            live: BTreeMap::new(),
             ration: Ration::new(Instant::now()),
             broken: false,
             channel_ended: false,
@@ -245,8 +284,8 @@ impl Supervisor {
     /// Takes in what happened to a process.
     pub fn event(&mut self, id: ProcessId, event: ProcessEvent, admission: &mut Admission) {
         match event {
-            ProcessEvent::Message(message) => {
-                if let Err(why) = self.message(id, message, admission) {
+            ProcessEvent::Message(message, fds) => {
+                if let Err(why) = self.message(id, message, fds, admission) {
                     self.give_up(id, &why);
                 }
             }
@@ -273,7 +312,13 @@ impl Supervisor {
     }
 
     /// Obeys one message; an error is a breach of the rules.
-    fn message(&mut self, id: ProcessId, message: ToCore, admission: &mut Admission) -> Result<(), String> {
+    fn message(
+        &mut self,
+        id: ProcessId,
+        message: ToCore,
+        fds: Vec<OwnedFd>,
+        admission: &mut Admission,
+    ) -> Result<(), String> {
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
         if process.broken {
             return Ok(());
@@ -283,19 +328,38 @@ impl Supervisor {
                 let Some(handover) = process.on_the_way.remove(&number) else {
                     return Err(format!("it accepted session {number}, which it was not given"));
                 };
-                drop(handover);
-                process.live += 1;
+                let identity = handover.identity;
+                // Most sessions of a process have the name and the address of another one.
+                let like = process.live.last_key_value().map(|(_, live)| live);
+                let shared = |text: &str, of: fn(&Live) -> &Arc<str>| match like.map(of) {
+                    Some(same) if **same == *text => Arc::clone(same),
+                    _ => Arc::from(text),
+                };
+                let name = shared(&identity.name, |live| &live.name);
+                let peer = shared(&identity.peer, |live| &live.peer);
+                let since = i64::try_from(identity.login_time).unwrap_or(i64::MAX);
+                process.live.insert(number, Live { name, peer, since });
             }
-            ToCore::Closed { count } => {
-                if count == 0 || count > process.live {
-                    return Err(format!("it closed {count} of {} sessions", process.live));
+            ToCore::Closed { numbers } => {
+                let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+                if numbers.is_empty() {
+                    return Err("it closed no session".into());
                 }
-                process.live -= count;
+                for number in &numbers {
+                    if process.live.remove(number).is_none() {
+                        return Err(format!("it closed session {number}, which it does not have"));
+                    }
+                }
                 admission.closed(process.key.uid, count);
+                self.detach(|process, session| process == id && numbers.contains(&session));
             }
             ToCore::Idle { received } => {
                 // A session may have been sent while this message was on its way.
-                if received == process.sent && process.live == 0 && process.on_the_way.is_empty() {
+                if received == process.sent
+                    && process.live.is_empty()
+                    && process.on_the_way.is_empty()
+                    && !self.shared.tasks.needs(id)
+                {
                     self.retire(id);
                     self.tell(id, ToSession::Finish {})?;
                 }
@@ -313,26 +377,70 @@ impl Supervisor {
                     log_for(level, pid, name, &text);
                 }
             }
-            ToCore::RequestCount { question } => {
-                let count = self.request_count();
-                self.tell(id, ToSession::RequestCount { question, count })?;
+            ToCore::Ask { question, ask } => self.ask(id, question, ask.0, fds)?,
+            ToCore::Progress { task, done, total } => self.shared.tasks.progress(id, task, done, total)?,
+            ToCore::TaskEnded { task, end, done, total } => {
+                self.shared.tasks.ended(id, task, end, done, total)?;
+                self.tasks_changed();
             }
-            ToCore::ConnectedVms { question } => {
-                for (vms, more) in in_pieces(self.machines.connected()) {
-                    self.tell(id, ToSession::ConnectedVms { question, vms, more })?;
-                }
+            ToCore::Cleaned { task, left } => {
+                self.shared.tasks.cleaned(id, task, &left)?;
+                self.tasks_changed();
             }
         }
         Ok(())
     }
 
-    fn tell(&self, id: ProcessId, message: ToSession) -> Result<(), String> {
+    pub(super) fn tell(&self, id: ProcessId, message: ToSession) -> Result<(), String> {
         match self.processes.get(&id) {
             Some(process) => {
                 process.handles.outbox.push(message, Vec::new()).map_err(|error| error.to_string())
             }
             None => Ok(()),
         }
+    }
+
+    /// As [`Self::tell`]; a process that takes no message is ended.
+    pub(super) fn tell_or_end(&mut self, id: ProcessId, message: ToSession) {
+        if let Err(why) = self.tell(id, message) {
+            self.give_up(id, &why);
+        }
+    }
+
+    /// Uid of a process, and whether its user is an administrator.
+    pub(super) fn who(&self, id: ProcessId) -> Option<(u32, bool)> {
+        self.processes.get(&id).map(|process| (process.key.uid, process.admin))
+    }
+
+    /// Uid, primary group and groups of a process.
+    pub(super) fn identity(&self, id: ProcessId) -> Option<(u32, u32, Vec<u32>)> {
+        self.processes.get(&id).map(|process| (process.key.uid, process.key.gid, process.key.groups.clone()))
+    }
+
+    /// Whose a process is.
+    pub(super) fn owner(&self, id: ProcessId) -> Option<Owner> {
+        self.processes.get(&id).map(|process| process.owner.clone())
+    }
+
+    /// Name of the user of a process, for logs.
+    pub(super) fn name(&self, id: ProcessId) -> &str {
+        self.processes.get(&id).map_or("nobody", |process| &process.name)
+    }
+
+    /// What a process has to prove.
+    pub(super) fn claims(&mut self, id: ProcessId) -> Option<&mut Claims> {
+        self.processes.get_mut(&id).map(|process| &mut process.claims)
+    }
+
+    /// Whether a process has a session.
+    pub(super) fn is_live(&self, id: ProcessId, session: u64) -> bool {
+        self.processes.get(&id).is_some_and(|process| process.live.contains_key(&session))
+    }
+
+    /// Who is at the other end of a session.
+    pub(super) fn session_facts(&self, id: ProcessId, session: u64) -> Option<SessionFacts> {
+        let live = self.processes.get(&id)?.live.get(&session)?;
+        Some(SessionFacts { name: live.name.to_string(), time: live.since, address: live.peer.to_string() })
     }
 
     /// Requests answered since start, over all users.
@@ -372,15 +480,18 @@ impl Supervisor {
         }
         let Some(process) = self.processes.remove(&id) else { return };
         self.tally.keep(&process.counter);
-        admission.closed(process.key.uid, process.live);
+        let live = u32::try_from(process.live.len()).unwrap_or(u32::MAX);
+        admission.closed(process.key.uid, live);
+        self.detach(|gone, _| gone == id);
+        self.shared.tasks.process_died(id);
+        self.clean_up();
         let how = process.exited.unwrap_or_default();
         let (pid, name) = (process.handles.pid, process.name);
-        if process.live == 0 && process.on_the_way.is_empty() {
+        if live == 0 && process.on_the_way.is_empty() {
             tracing::info!("session process {pid} of {name} ended: {how}");
         } else {
             tracing::warn!(
-                "session process {pid} of {name} ended: {how}; {} sessions are closed, {} go to the next process",
-                process.live,
+                "session process {pid} of {name} ended: {how}; {live} sessions are closed, {} go to the next process",
                 if process.broken { 0 } else { process.on_the_way.len() }
             );
         }
@@ -425,23 +536,6 @@ fn log_for(level: tracing::Level, pid: u32, name: &str, text: &str) {
         tracing::Level::INFO => tracing::info!("session process {pid} of {name}: {text}"),
         _ => tracing::debug!("session process {pid} of {name}: {text}"),
     }
-}
-
-/// Cuts a list of paths into messages; the last one, which may be empty, is marked.
-fn in_pieces<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<(Vec<String>, bool)> {
-    let mut pieces = Vec::new();
-    let mut piece = Vec::new();
-    let mut bytes = 0;
-    for path in paths {
-        if bytes + path.len() > PATHS_PER_MESSAGE {
-            pieces.push((std::mem::take(&mut piece), true));
-            bytes = 0;
-        }
-        bytes += path.len();
-        piece.push(path.to_owned());
-    }
-    pieces.push((piece, false));
-    pieces
 }
 
 #[cfg(test)]

@@ -25,7 +25,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -62,12 +61,7 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 ///
 /// The future is what an idle connection costs, so it is built around one value: whatever an async
 /// function moves about while it starts would stay in its memory for good.
-pub fn serve(
-    server: &Rc<Server>,
-    ctx: Arc<Ctx>,
-    fd: OwnedFd,
-    early: &[u8],
-) -> impl Future<Output = ()> + use<> {
+pub fn serve(server: &Rc<Server>, ctx: Ctx, fd: OwnedFd, early: &[u8]) -> impl Future<Output = ()> + use<> {
     let mut connection = Connection::new(server, ctx, fd, early);
     async move {
         if let Some(connection) = &mut connection {
@@ -150,13 +144,12 @@ struct Connection {
     socket: Socket,
     /// Present while any byte of it waits, or while something is worked on.
     inbox: Option<Box<Inbox>>,
-    ctx: Arc<Ctx>,
     mark: LiveMark,
 }
 
 impl Connection {
-    fn new(server: &Rc<Server>, ctx: Arc<Ctx>, fd: OwnedFd, early: &[u8]) -> Option<Self> {
-        let mark = server.mark_live();
+    fn new(server: &Rc<Server>, ctx: Ctx, fd: OwnedFd, early: &[u8]) -> Option<Self> {
+        let mark = server.mark_live(ctx);
         match Socket::new(fd) {
             Ok(socket) => {
                 let inbox = (!early.is_empty()).then(|| {
@@ -164,7 +157,7 @@ impl Connection {
                     inbox.feed(early);
                     inbox
                 });
-                Some(Connection { socket, inbox, ctx, mark })
+                Some(Connection { socket, inbox, mark })
             }
             Err(error) => {
                 tracing::warn!("a session is closed: {error}");
@@ -249,7 +242,7 @@ impl Connection {
                 return;
             };
             match inbox.next() {
-                Ok(Some(document)) => match server.handle(&self.ctx, document, &mut busy.unsent) {
+                Ok(Some(document)) => match server.handle(&self.mark.ctx, document, &mut busy.unsent) {
                     Handled::Done => {}
                     Handled::Close => busy.closing = true,
                     Handled::Slow(work) => busy.work = Some(work),
@@ -263,7 +256,7 @@ impl Connection {
                     }
                 }
                 Err(reason) => {
-                    server.refuse(&self.ctx, reason, &mut busy.unsent);
+                    server.refuse(&self.mark.ctx, reason, &mut busy.unsent);
                     busy.closing = true;
                 }
             }
@@ -327,7 +320,7 @@ impl Connection {
                 },
                 Happened::Stop => busy.closing = true,
                 Happened::Stalled => {
-                    tracing::info!("a client of {} that does not read is dropped", self.ctx.user.name);
+                    tracing::info!("a client of {} that does not read is dropped", self.mark.ctx.user.name);
                     return None;
                 }
             }

@@ -1,28 +1,44 @@
 //! Asking the core on behalf of handlers.
 //!
-//! A question gets a number; whoever asked waits for the answer with that number. When the core is
-//! gone, everybody who waits is told.
+//! A question gets a number; whoever asked waits for the answer with that number, which may come in
+//! pieces. When the core is gone, everybody who waits is told. What goes over the channel is
+//! [`crate::channel`]'s; what handlers see is [`handlers::Core`].
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use handlers::tasks::{NewTask, Work};
-use handlers::{Answer, Core, Failure};
+use handlers::registered::Registered;
+use handlers::tasks::{NewTask, State, Status, Work};
+use handlers::{Answer as Later, ConnectedUser, Core, Failure};
 use link::Outbox;
+use link::wire::Inner;
+use ops::{Error, ErrorCode};
 use tokio::sync::oneshot;
 
-use crate::channel::{ToCore, ToSession};
+use super::inventory::Copy;
+use super::tasks::Tasks;
+use crate::channel::{Answer, Ask, TaskEnd, TaskFacts, ToCore};
 
 /// What a handler's log has when the core did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the core has gone")]
 struct Gone;
 
+/// What a handler's log has when the core answered something else.
+#[derive(Debug, thiserror::Error)]
+#[error("the core answered {0}")]
+struct Beside(&'static str);
+
 /// The session process's way to the core.
 #[derive(Debug)]
 pub struct CoreLink {
     outbox: Outbox<ToCore>,
     waiting: Mutex<Waiting>,
+    inventory: Copy,
+    tasks: Arc<Tasks>,
 }
 
 /// Who waits for what.
@@ -30,99 +46,244 @@ pub struct CoreLink {
 struct Waiting {
     gone: bool,
     next: u64,
-    counts: HashMap<u64, oneshot::Sender<u64>>,
-    /// With the part of the list that has arrived.
-    vms: HashMap<u64, (Vec<String>, oneshot::Sender<Vec<String>>)>,
+    askers: HashMap<u64, Asker>,
+}
+
+/// Somebody who waits, with the pieces of his answer that have arrived.
+struct Asker {
+    pieces: Vec<Answer>,
+    to: oneshot::Sender<Vec<Answer>>,
+    /// Work that starts as soon as the core has given it a number, whether or not whoever asked for
+    /// it is still there.
+    work: Option<(u64, Work)>,
+}
+
+impl std::fmt::Debug for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asker").field("pieces", &self.pieces).finish_non_exhaustive()
+    }
 }
 
 impl CoreLink {
-    /// Asks through `outbox`; answers must be given to [`CoreLink::answer`].
+    /// Asks through `outbox`; answers must be given to [`CoreLink::answer`]. `news` is the page in
+    /// which the core publishes the version of the inventory.
     #[must_use]
-    pub fn new(outbox: Outbox<ToCore>) -> Self {
-        CoreLink { outbox, waiting: Mutex::new(Waiting::default()) }
+    pub fn new(outbox: Outbox<ToCore>, news: &'static AtomicU64) -> Self {
+        CoreLink { outbox, waiting: Mutex::default(), inventory: Copy::new(news), tasks: Arc::default() }
+    }
+
+    /// The tasks that were started through this link.
+    #[must_use]
+    pub fn tasks(&self) -> Arc<Tasks> {
+        Arc::clone(&self.tasks)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives an answer to whoever waits for it; other messages are not looked at.
-    pub fn answer(&self, message: ToSession) {
+    /// Gives an answer to whoever waits for it.
+    pub fn answer(&self, question: u64, answer: Answer, more: bool) {
         let mut waiting = self.lock();
-        // Somebody who no longer waits has closed the connection; the answer is then for nobody.
-        match message {
-            ToSession::RequestCount { question, count } => {
-                if let Some(asker) = waiting.counts.remove(&question) {
-                    let _ = asker.send(count);
-                }
+        if more {
+            if let Some(asker) = waiting.askers.get_mut(&question) {
+                asker.pieces.push(answer);
             }
-            ToSession::ConnectedVms { question, vms, more } => {
-                if let Some((list, _)) = waiting.vms.get_mut(&question) {
-                    list.extend(vms);
-                }
-                if !more && let Some((list, asker)) = waiting.vms.remove(&question) {
-                    let _ = asker.send(list);
-                }
-            }
-            _ => {}
+            return;
         }
+        let Some(mut asker) = waiting.askers.remove(&question) else { return };
+        drop(waiting);
+        if let (Answer::Number { number }, Some((total, work))) = (&answer, asker.work) {
+            // Now, and not when the asker wakes: a message that stops it may be the next.
+            self.tasks.start(*number, total, work);
+        }
+        asker.pieces.push(answer);
+        // Somebody who no longer waits has closed the connection; the answer is then for nobody.
+        let _ = asker.to.send(asker.pieces);
     }
 
     /// The core is gone: nobody will be answered any more.
     pub fn gone(&self) {
         let mut waiting = self.lock();
         waiting.gone = true;
-        waiting.counts.clear();
-        waiting.vms.clear();
+        waiting.askers.clear();
     }
 
-    /// Registers a question and sends it.
-    fn ask<T>(
+    /// Sends a question; the answer is what the future yields. An error that the core has for the
+    /// caller is a failure.
+    fn ask(
         &self,
-        register: impl FnOnce(&mut Waiting, u64, oneshot::Sender<T>),
-        message: impl FnOnce(u64) -> ToCore,
-    ) -> Result<oneshot::Receiver<T>, Failure> {
-        let (sender, receiver) = oneshot::channel();
+        ask: Ask,
+        fds: Vec<OwnedFd>,
+        work: Option<(u64, Work)>,
+    ) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send + use<> {
+        let asked = self.send(ask, fds, work);
+        async move {
+            let pieces = asked?.await.map_err(|_| Failure::internal("asking the core", Gone))?;
+            match pieces.first() {
+                Some(Answer::Refused { code, text }) => {
+                    let code = ErrorCode::from_number(*code).unwrap_or(ErrorCode::Unspecified);
+                    Err(Error { text: text.clone(), ..Error::new(code) }.into())
+                }
+                _ => Ok(pieces),
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        ask: Ask,
+        fds: Vec<OwnedFd>,
+        work: Option<(u64, Work)>,
+    ) -> Result<oneshot::Receiver<Vec<Answer>>, Failure> {
+        let (to, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.gone {
             return Err(Failure::internal("asking the core", Gone));
         }
         waiting.next += 1;
         let question = waiting.next;
-        register(&mut waiting, question, sender);
-        let sent = self.outbox.push(message(question), Vec::new());
+        waiting.askers.insert(question, Asker { pieces: Vec::new(), to, work });
+        let sent = self.outbox.push(ToCore::Ask { question, ask: Inner(ask) }, fds);
         sent.map_err(|error| Failure::internal("asking the core", error))?;
         Ok(receiver)
     }
+
+    /// Asks for something of which the answer says only that it is done.
+    fn order(&self, ask: Ask, fds: Vec<OwnedFd>) -> Later<'_, ()> {
+        let asked = self.ask(ask, fds, None);
+        Box::pin(async move { asked.await.map(drop) })
+    }
+
+    fn one_task(&self, ask: Ask) -> Later<'_, Status> {
+        let asked = self.ask(ask, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Tasks { mut tasks }) if tasks.len() == 1 => match tasks.pop() {
+                    Some(facts) => Ok(status(facts)),
+                    None => Err(beside("no task")),
+                },
+                _ => Err(beside("something else than a task")),
+            }
+        })
+    }
+}
+
+fn beside(what: &'static str) -> Failure {
+    Failure::internal("asking the core", Beside(what))
+}
+
+fn status(facts: TaskFacts) -> Status {
+    let TaskFacts { id, op, user, state, done, total, start, end } = facts;
+    let (state, error) = match state {
+        TaskEnd::Running => (State::Running, None),
+        TaskEnd::Done => (State::Done, None),
+        TaskEnd::Stopped => (State::Stopped, None),
+        TaskEnd::Failed { code, text } => (State::Failed, Some((code, text))),
+    };
+    Status { id, op, user, state, done, total, start, end: (end > 0).then_some(end), error }
 }
 
 impl Core for CoreLink {
-    fn request_count(&self) -> Answer<'_, u64> {
-        let asked = self.ask(
-            |waiting, question, asker| {
-                waiting.counts.insert(question, asker);
-            },
-            |question| ToCore::RequestCount { question },
-        );
-        Box::pin(async { asked?.await.map_err(|_| Failure::internal("asking the core", Gone)) })
+    fn request_count(&self) -> Later<'_, u64> {
+        let asked = self.ask(Ask::RequestCount {}, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Number { number }) => Ok(number),
+                _ => Err(beside("no number")),
+            }
+        })
     }
 
-    fn connected_vms(&self) -> Answer<'_, Vec<String>> {
-        let asked = self.ask(
-            |waiting, question, asker| {
-                waiting.vms.insert(question, (Vec::new(), asker));
-            },
-            |question| ToCore::ConnectedVms { question },
-        );
-        Box::pin(async { asked?.await.map_err(|_| Failure::internal("asking the core", Gone)) })
+    fn connected_vms(&self) -> Later<'_, Vec<String>> {
+        let asked = self.ask(Ask::ConnectedVms {}, Vec::new(), None);
+        Box::pin(async move {
+            let paths = |piece| match piece {
+                Answer::Paths { paths } => paths,
+                _ => Vec::new(),
+            };
+            Ok(asked.await?.into_iter().flat_map(paths).collect())
+        })
     }
 
-    fn start_task(&self, _task: NewTask, _work: Work) -> Answer<'_, u64> {
-        Box::pin(async { Err(Failure::internal("starting a task", Gone)) })
+    fn start_task(&self, task: NewTask, work: Work) -> Later<'_, u64> {
+        let NewTask { op, total, partial } = task;
+        let (directory, prefix) = partial.map(|left| (left.directory, left.prefix)).unwrap_or_default();
+        let ask = Ask::BeginTask { op: op.to_owned(), total, directory, prefix };
+        let asked = self.ask(ask, Vec::new(), Some((total, work)));
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Number { number }) => Ok(number),
+                _ => Err(beside("no number")),
+            }
+        })
     }
 
-    fn registered(&self, _only: Option<Vec<String>>) -> Answer<'_, Vec<String>> {
-        Box::pin(async { Err(Failure::internal("asking the core", Gone)) })
+    fn task(&self, task: u64) -> Later<'_, Status> {
+        self.one_task(Ask::TaskStatus { task })
+    }
+
+    fn stop_task(&self, task: u64) -> Later<'_, Status> {
+        self.one_task(Ask::StopTask { task })
+    }
+
+    fn delete_task(&self, task: u64) -> Later<'_, ()> {
+        self.order(Ask::DeleteTask { task }, Vec::new())
+    }
+
+    fn tasks(&self, all: bool) -> Later<'_, Vec<Status>> {
+        let asked = self.ask(Ask::ListTasks { all }, Vec::new(), None);
+        Box::pin(async move {
+            let tasks = |piece| match piece {
+                Answer::Tasks { tasks } => tasks,
+                _ => Vec::new(),
+            };
+            Ok(asked.await?.into_iter().flat_map(tasks).map(status).collect())
+        })
+    }
+
+    fn registered(&self) -> Later<'_, Arc<Registered>> {
+        Box::pin(async move {
+            if let Some(list) = self.inventory.current() {
+                return Ok(list);
+            }
+            let _asking = self.inventory.asking.lock().await;
+            // Whoever was faster has perhaps asked for all of us.
+            if let Some(list) = self.inventory.current() {
+                return Ok(list);
+            }
+            let known = self.inventory.version();
+            let pieces = self.ask(Ask::Inventory { known }, Vec::new(), None).await?;
+            Ok(self.inventory.update(pieces))
+        })
+    }
+
+    fn register(&self, config: &str, private: bool, vmx: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::Register { config: config.to_owned(), private }, vec![vmx])
+    }
+
+    fn unregister(&self, config: &str, proof: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::Unregister { config: config.to_owned() }, vec![proof])
+    }
+
+    fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::Attach { session, config: config.to_owned() }, vec![vmx])
+    }
+
+    fn connected_users(&self, config: &str, vmx: OwnedFd) -> Later<'_, Vec<ConnectedUser>> {
+        let asked = self.ask(Ask::Who { config: config.to_owned() }, vec![vmx], None);
+        Box::pin(async move {
+            let users = |piece| match piece {
+                Answer::Users { users } => users,
+                _ => Vec::new(),
+            };
+            let user = |facts: crate::channel::SessionFacts| ConnectedUser {
+                name: facts.name,
+                time: facts.time,
+                address: facts.address,
+            };
+            Ok(asked.await?.into_iter().flat_map(users).map(user).collect())
+        })
     }
 }
 
@@ -130,25 +291,66 @@ impl Core for CoreLink {
 mod tests {
     use super::*;
 
+    fn link() -> CoreLink {
+        CoreLink::new(Outbox::new(8), Box::leak(Box::new(AtomicU64::new(1))))
+    }
+
     #[tokio::test]
     async fn every_question_gets_its_own_answer() {
-        let link = CoreLink::new(Outbox::new(8));
+        let link = link();
         let (first, second, list) = (link.request_count(), link.request_count(), link.connected_vms());
-        link.answer(ToSession::RequestCount { question: 2, count: 22 });
-        link.answer(ToSession::RequestCount { question: 1, count: 11 });
-        link.answer(ToSession::RequestCount { question: 9, count: 99 });
-        link.answer(ToSession::ConnectedVms { question: 3, vms: vec!["/a".into()], more: true });
-        link.answer(ToSession::ConnectedVms { question: 3, vms: vec!["/b".into()], more: false });
+        link.answer(2, Answer::Number { number: 22 }, false);
+        link.answer(1, Answer::Number { number: 11 }, false);
+        link.answer(9, Answer::Number { number: 99 }, false);
+        link.answer(3, Answer::Paths { paths: vec!["/a".into()] }, true);
+        link.answer(3, Answer::Paths { paths: vec!["/b".into()] }, false);
         assert_eq!((first.await.unwrap(), second.await.unwrap()), (11, 22));
         assert_eq!(list.await.unwrap(), ["/a", "/b"]);
     }
 
     #[tokio::test]
+    async fn a_refusal_is_what_the_caller_reads() {
+        let link = link();
+        let asked = link.delete_task(3);
+        link.answer(1, Answer::Refused { code: -999, text: "No such task: 3".into() }, false);
+        assert_eq!(asked.await.unwrap_err().to_string(), "No such task: 3 (-999)");
+    }
+
+    #[tokio::test]
     async fn without_a_core_every_question_fails() {
-        let link = CoreLink::new(Outbox::new(8));
+        let link = link();
         let before = link.request_count();
         link.gone();
         assert_eq!(before.await.unwrap_err().to_string(), "asking the core: the core has gone");
         assert!(link.connected_vms().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn work_starts_when_it_has_a_number_even_if_nobody_waits() {
+        let link = link();
+        let (sender, ran) = oneshot::channel();
+        let work: Work = Box::new(move |progress| {
+            progress.add(1);
+            sender.send(progress.total()).map_err(|_| Error::new(ErrorCode::Unspecified))
+        });
+        drop(link.start_task(NewTask { op: "X", total: 5, partial: None }, work));
+        link.answer(1, Answer::Number { number: 4 }, false);
+        assert_eq!(ran.await.unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn the_list_of_machines_is_asked_for_once() {
+        let link = link();
+        let asked = async { link.registered().await.unwrap().len() };
+        let answer = async {
+            tokio::task::yield_now().await;
+            let changes = vec![crate::channel::Change { config: "/a".into(), there: true, private: false }];
+            link.answer(1, Answer::Inventory { version: 1, anew: true, changes }, false);
+        };
+        let (first, second, ()) =
+            tokio::join!(asked, async { link.registered().await.unwrap().len() }, answer);
+        assert_eq!((first, second), (1, 1));
+        assert_eq!(link.registered().await.unwrap().len(), 1);
+        assert_eq!(link.lock().next, 1);
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! * [`become_user`] gives up everything that the caller does not have.
 //! * [`connection`] is one session; [`socket`] its socket; [`server`] carries out a request.
-//! * [`core_link`] asks the core.
+//! * [`core_link`] asks the core; [`inventory`] is its copy of the list of machines.
+//! * [`tasks`] runs what outlives its request.
 //!
 //! The process ends when the core says so, when the core is gone, or on SIGTERM: each connection then
 //! finishes the request it works on, and what a client sent ahead is dropped. After an idle time
@@ -19,8 +20,10 @@
 pub mod become_user;
 pub mod connection;
 pub mod core_link;
+pub mod inventory;
 pub mod server;
 pub mod socket;
+pub mod tasks;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -31,7 +34,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handlers::{Ctx, User};
+use handlers::tasks::Partial;
+use handlers::{Caller, Ctx, User};
 use link::{Channel, Layout, Outbox};
 use ops::Product;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -57,6 +61,9 @@ const WAITING_QUESTIONS: usize = 1024 * 1024;
 
 /// Log lines that may wait for the core; more are lost.
 const WAITING_LINES: usize = 256;
+
+/// Numbers of ended sessions in one message.
+const CLOSED_PER_MESSAGE: usize = 4096;
 
 /// Turns given to connections that were just about to start on a request when the end came.
 const LAST_TURNS: usize = 3;
@@ -121,9 +128,9 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
         channel.send(&ToCore::Log { level: 0, text: text.clone() }, &[]).await?;
         return Err(text.into());
     }
-    let page = fds.into_iter().next().ok_or("the core sent no counter")?;
+    let [page, news] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the core sent no pages")?;
     let counter = crate::sys::map_counter(&page)?;
-    drop(page);
+    let news = crate::sys::map_published(&news)?;
 
     // Two queues for one channel: a flood of log lines must not keep a question from being asked.
     let outbox = Outbox::new(WAITING_QUESTIONS);
@@ -139,8 +146,8 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
 
     let mut session = Session {
         server: Server::new(handlers::link()?, counter),
-        core: Arc::new(CoreLink::new(outbox)),
-        contexts: HashMap::new(),
+        core: Arc::new(CoreLink::new(outbox, news)),
+        callers: HashMap::new(),
         product: Product::new("GSX", &title, &version, &build),
         historic_bugs,
         layout: Layout::new(Some(Path::new(&root)))?,
@@ -155,13 +162,13 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
 struct Session {
     server: Rc<Server>,
     core: Arc<CoreLink>,
-    /// Contexts by login name: several names may share one uid.
-    contexts: HashMap<String, Arc<Ctx>>,
+    /// Callers by login name: several names may share one uid.
+    callers: HashMap<String, Arc<Caller>>,
     product: Product,
     historic_bugs: bool,
     layout: Layout,
     event_logs: PathBuf,
-    /// Template of the users in the contexts.
+    /// Template of the users among the callers.
     user: User,
     /// Sessions ever received.
     received: u64,
@@ -175,13 +182,14 @@ impl Session {
         idle: Duration,
     ) -> Result<(), Box<dyn Error>> {
         let server = Rc::clone(&self.server);
+        let tasks = self.core.tasks();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut connected = true;
         let mut deadline: Option<Instant> = None;
         // When to offer to leave; none while there are sessions, or after the offer.
         let mut leave = Some(Instant::now() + idle);
         loop {
-            if deadline.is_some() && server.busy() == 0 {
+            if deadline.is_some() && server.busy() == 0 && tasks.is_empty() {
                 break;
             }
             tokio::select! {
@@ -191,34 +199,49 @@ impl Session {
                         self.received += 1;
                         // A core that has just died shows as the end of the channel.
                         let _ = channel.send(&ToCore::Accepted { number }, &[]).await;
-                        self.begin(name, home, &early, fds);
+                        self.begin(number, name, home, &early, fds);
                     }
-                    Ok(Some((ToSession::Finish {}, _))) => finish(&server, &mut deadline),
+                    Ok(Some((ToSession::Finish {}, _))) => {
+                        tasks.stop_all();
+                        finish(&server, &mut deadline);
+                    }
                     Ok(Some((ToSession::Start { .. }, _))) => return Err("a second start".into()),
-                    Ok(Some((answer, _))) => self.core.answer(answer),
+                    Ok(Some((ToSession::Answer { question, answer, more }, _))) => {
+                        self.core.answer(question, answer.0, more);
+                    }
+                    Ok(Some((ToSession::StopTask { task }, _))) => tasks.stop(task),
+                    Ok(Some((ToSession::Clean { task, directory, prefix }, _))) => {
+                        leave = None;
+                        tasks.clean(task, Partial { directory, prefix });
+                    }
                     Ok(None) | Err(_) => {
                         // The core has died. Whoever has a request in flight still gets the answer.
                         connected = false;
                         self.core.gone();
+                        tasks.stop_all();
                         finish(&server, &mut deadline);
                     }
                 },
                 () = server.changed.notified() => {
-                    let count = server.take_ended();
-                    if count > 0 && connected {
+                    for numbers in server.take_ended().chunks(CLOSED_PER_MESSAGE) {
                         // A core that has just died shows as the end of the channel.
-                        let _ = channel.send(&ToCore::Closed { count }, &[]).await;
+                        let _ = channel.send(&ToCore::Closed { numbers: numbers.to_vec() }, &[]).await;
                     }
-                    if server.live() == 0 {
-                        leave = Some(Instant::now() + idle);
-                    }
+                    leave = (server.live() == 0 && tasks.is_empty()).then(|| Instant::now() + idle);
+                },
+                message = tasks.news() => {
+                    let _ = channel.send(&message, &[]).await;
+                    leave = (server.live() == 0 && tasks.is_empty()).then(|| Instant::now() + idle);
                 },
                 () = until(leave) => {
                     leave = None;
                     let _ = channel.send(&ToCore::Idle { received: self.received }, &[]).await;
                 },
                 () = until(deadline) => break,
-                _ = terminate.recv() => finish(&server, &mut deadline),
+                _ = terminate.recv() => {
+                    tasks.stop_all();
+                    finish(&server, &mut deadline);
+                }
             }
         }
         // Requests that had arrived when the end was announced are in flight as well.
@@ -235,13 +258,13 @@ impl Session {
     }
 
     /// Starts the task of a session.
-    fn begin(&mut self, name: String, home: String, early: &[u8], fds: Vec<OwnedFd>) {
+    fn begin(&mut self, number: u64, name: String, home: String, early: &[u8], fds: Vec<OwnedFd>) {
         let Some(socket) = fds.into_iter().next() else { return };
-        let ctx = match self.contexts.get(&name) {
-            Some(ctx) if ctx.user.home == home => Arc::clone(ctx),
+        let caller = match self.callers.get(&name) {
+            Some(caller) if caller.user.home == home => Arc::clone(caller),
             _ => {
                 let user = User { name: name.clone(), home, ..self.user.clone() };
-                let ctx = Arc::new(Ctx {
+                let caller = Arc::new(Caller {
                     user,
                     product: self.product.clone(),
                     historic_bugs: self.historic_bugs,
@@ -249,10 +272,11 @@ impl Session {
                     event_logs: self.event_logs.clone(),
                     core: Arc::clone(&self.core) as Arc<dyn handlers::Core>,
                 });
-                self.contexts.insert(name, Arc::clone(&ctx));
-                ctx
+                self.callers.insert(name, Arc::clone(&caller));
+                caller
             }
         };
+        let ctx = Ctx::new(caller, number);
         tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, early));
     }
 }

@@ -16,7 +16,6 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
@@ -67,7 +66,8 @@ pub struct Server {
     stopping: Cell<bool>,
     busy: Cell<usize>,
     live: Cell<usize>,
-    ended: Cell<u32>,
+    /// Sessions that have ended and were not reported.
+    ended: RefCell<Vec<u64>>,
     /// Raised when the server is told to stop.
     pub stop: Notify,
     /// Raised when a connection has ended, or is no longer busy.
@@ -88,14 +88,14 @@ impl Server {
             stopping: Cell::new(false),
             busy: Cell::new(0),
             live: Cell::new(0),
-            ended: Cell::new(0),
+            ended: RefCell::new(Vec::new()),
             stop: Notify::new(),
             changed: Notify::new(),
         })
     }
 
     /// Carries out one document.
-    pub fn handle(self: &Rc<Self>, ctx: &Arc<Ctx>, document: Document<'_>, out: &mut Vec<u8>) -> Handled {
+    pub fn handle(self: &Rc<Self>, ctx: &Ctx, document: Document<'_>, out: &mut Vec<u8>) -> Handled {
         let id = self.next_request();
         let request = match envelope::parse(document).and_then(|request| request.admit(ctx.user.admin)) {
             Ok(request) => request,
@@ -144,12 +144,12 @@ impl Server {
     /// Completes a future with what every reply needs.
     fn slow(
         self: &Rc<Self>,
-        ctx: &Arc<Ctx>,
+        ctx: &Ctx,
         id: RequestId,
         name: &'static str,
         work: impl Future<Output = Result<Vec<u8>, Failure>> + 'static,
     ) -> Slow {
-        let (server, ctx) = (Rc::clone(self), Arc::clone(ctx));
+        let (server, ctx) = (Rc::clone(self), ctx.clone());
         Box::pin(async move {
             match work.await {
                 Ok(reply) => {
@@ -249,9 +249,9 @@ impl Server {
         self.live.get()
     }
 
-    /// How many connections have ended since the last call.
+    /// Numbers of the sessions that have ended since the last call.
     #[must_use]
-    pub fn take_ended(&self) -> u32 {
+    pub fn take_ended(&self) -> Vec<u64> {
         self.ended.take()
     }
 
@@ -261,10 +261,10 @@ impl Server {
         BusyMark(Rc::clone(self))
     }
 
-    /// Registers a connection until the mark is dropped.
-    pub(super) fn mark_live(self: &Rc<Self>) -> LiveMark {
+    /// Registers a connection of a session until the mark is dropped.
+    pub(super) fn mark_live(self: &Rc<Self>, ctx: Ctx) -> LiveMark {
         self.live.set(self.live.get() + 1);
-        LiveMark(Rc::clone(self))
+        LiveMark { server: Rc::clone(self), ctx }
     }
 }
 
@@ -281,20 +281,24 @@ impl Drop for BusyMark {
 }
 
 /// See [`Server::live`].
-pub(super) struct LiveMark(Rc<Server>);
+pub(super) struct LiveMark {
+    server: Rc<Server>,
+    /// The session.
+    pub(super) ctx: Ctx,
+}
 
 impl LiveMark {
     /// The server that the connection belongs to.
     pub(super) fn server(&self) -> &Rc<Server> {
-        &self.0
+        &self.server
     }
 }
 
 impl Drop for LiveMark {
     fn drop(&mut self) {
-        self.0.live.set(self.0.live.get().saturating_sub(1));
-        self.0.ended.set(self.0.ended.get().saturating_add(1));
-        self.0.changed.notify_one();
+        self.server.live.set(self.server.live.get().saturating_sub(1));
+        self.server.ended.borrow_mut().push(self.ctx.session);
+        self.server.changed.notify_one();
     }
 }
 

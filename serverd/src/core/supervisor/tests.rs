@@ -1,6 +1,10 @@
 //! A supervisor with one process that is played by the test.
 
 use super::*;
+use crate::channel::{Answer, Ask, TaskEnd};
+use crate::core::inventory::Inventory;
+use crate::core::tasks::{Limits, Tasks};
+use link::wire::Inner;
 use link::{Channel, Outbox, Proof};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,7 +19,7 @@ struct Stage {
     admission: Admission,
     kill: Arc<Notify>,
     process: Channel<ToCore, ToSession>,
-    _events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
 }
 
 impl Stage {
@@ -30,7 +34,12 @@ impl Stage {
             root: "/nowhere".into(),
             event_logs: "/nowhere".into(),
         };
-        let mut supervisor = Supervisor::new(template, sender);
+        let shared = Shared {
+            inventory: Inventory::new().unwrap(),
+            tasks: Tasks::new(Limits::default()),
+            store: None,
+        };
+        let mut supervisor = Supervisor::new(template, shared, sender);
         let (ours, theirs) = link::channel::pair().unwrap();
         let outbox = Outbox::new(8);
         let kill = Arc::new(Notify::new());
@@ -46,11 +55,14 @@ impl Stage {
         let process = Process {
             key: key.clone(),
             name: "alice".into(),
+            owner: Owner { uid: 1000, gid: 1000, groups: vec![1000], name: "alice".into(), home: "/".into() },
+            admin: false,
+            claims: Claims::default(),
             handles: Handles { pid: 1, outbox, kill: Arc::clone(&kill) },
             counter: Counter::new().unwrap(),
             sent: sessions,
             on_the_way,
-            live: 0,
+            live: BTreeMap::new(),
             ration: Ration::new(Instant::now()),
             broken: false,
             channel_ended: false,
@@ -58,11 +70,35 @@ impl Stage {
         };
         supervisor.processes.insert(ID, process);
         supervisor.current.insert(key, ID);
-        Stage { supervisor, admission, kill, process: Channel::from_fd(theirs).unwrap(), _events: events }
+        Stage { supervisor, admission, kill, process: Channel::from_fd(theirs).unwrap(), events }
     }
 
     fn says(&mut self, message: ToCore) {
-        self.supervisor.event(ID, ProcessEvent::Message(message), &mut self.admission);
+        self.says_with(message, Vec::new());
+    }
+
+    fn says_with(&mut self, message: ToCore, fds: Vec<OwnedFd>) {
+        self.supervisor.event(ID, ProcessEvent::Message(message, fds), &mut self.admission);
+    }
+
+    fn asks(&mut self, question: u64, ask: Ask) {
+        self.says(ToCore::Ask { question, ask: Inner(ask) });
+    }
+
+    /// The next answer.
+    async fn answer(&self) -> (u64, Answer) {
+        match self.process.recv().await.unwrap().unwrap().0 {
+            ToSession::Answer { question, answer, more: false } => (question, answer.0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Carries out what happens on other threads until there is an answer.
+    async fn settle(&mut self) {
+        match self.events.recv().await.unwrap() {
+            Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Whether the process was given up; it then gets no further session.
@@ -96,13 +132,12 @@ async fn an_orderly_life_is_not_disturbed() {
     // A session is on its way: the process must stay.
     stage.says(ToCore::Idle { received: 1 });
     stage.says(ToCore::Accepted { number: 2 });
-    stage.says(ToCore::RequestCount { question: 5 });
-    stage.says(ToCore::ConnectedVms { question: 6 });
-    stage.says(ToCore::Closed { count: 2 });
+    stage.asks(5, Ask::RequestCount {});
+    stage.asks(6, Ask::ConnectedVms {});
+    stage.says(ToCore::Closed { numbers: vec![2, 1] });
     assert!(!stage.killed().await);
-    let next = async || stage.process.recv().await.unwrap().unwrap().0;
-    assert_eq!(next().await, ToSession::RequestCount { question: 5, count: 0 });
-    assert_eq!(next().await, ToSession::ConnectedVms { question: 6, vms: Vec::new(), more: false });
+    assert_eq!(stage.answer().await, (5, Answer::Number { number: 0 }));
+    assert_eq!(stage.answer().await, (6, Answer::Paths { paths: Vec::new() }));
     stage.says(ToCore::Idle { received: 2 });
     assert_eq!(stage.process.recv().await.unwrap().unwrap().0, ToSession::Finish {});
     assert!(stage.supervisor.current.is_empty());
@@ -112,8 +147,17 @@ async fn an_orderly_life_is_not_disturbed() {
 async fn whatever_makes_no_sense_ends_the_process() {
     for (message, why) in [
         (ToCore::Accepted { number: 9 }, "a session of somebody else"),
-        (ToCore::Closed { count: 0 }, "nothing"),
-        (ToCore::Closed { count: 1 }, "more than there are"),
+        (ToCore::Closed { numbers: Vec::new() }, "nothing"),
+        (ToCore::Closed { numbers: vec![1] }, "a session that it has not accepted"),
+        (ToCore::Progress { task: 1, done: 0, total: 0 }, "a task of nobody"),
+        (ToCore::TaskEnded { task: 1, end: TaskEnd::Done, done: 0, total: 0 }, "a task of nobody"),
+        (ToCore::Cleaned { task: 1, left: String::new() }, "nobody told it to clean"),
+        (ask(Ask::Register { config: "/a.vmx".into(), private: false }), "without the descriptor"),
+        (ask(Ask::Attach { session: 9, config: "/a.vmx".into() }), "a session of somebody else"),
+        (
+            ask(Ask::BeginTask { op: "x".into(), total: 1, directory: "/d".into(), prefix: "../x".into() }),
+            "a prefix that leaves the directory",
+        ),
         (ToCore::Log { level: 4, text: String::new() }, "more than it was asked to log"),
     ] {
         let mut stage = Stage::new(1);
@@ -126,12 +170,12 @@ async fn whatever_makes_no_sense_ends_the_process() {
 async fn a_process_that_asks_and_does_not_listen_is_ended() {
     let mut stage = Stage::new(0);
     for question in 0..8 {
-        stage.says(ToCore::RequestCount { question });
+        stage.asks(question, Ask::RequestCount {});
     }
     assert!(!stage.killed().await);
     // The test has not let the writing task run in between more often than the queue is long.
     for question in 0..10_000 {
-        stage.says(ToCore::RequestCount { question });
+        stage.asks(question, Ask::RequestCount {});
     }
     assert!(stage.killed().await);
 }
@@ -152,12 +196,111 @@ async fn a_process_is_buried_only_after_its_last_words() {
     }
 }
 
-#[test]
-fn paths_are_cut_into_messages_and_the_last_is_marked() {
-    assert_eq!(in_pieces(std::iter::empty()), [(Vec::new(), false)]);
-    let long = "x".repeat(4000);
-    let pieces = in_pieces((0..20).map(|_| long.as_str()));
-    assert_eq!(pieces.iter().map(|(paths, _)| paths.len()).sum::<usize>(), 20);
-    assert_eq!(pieces.iter().map(|(_, more)| *more).collect::<Vec<_>>(), [true, true, false]);
-    assert!(pieces.iter().all(|(paths, _)| paths.len() <= PATHS_PER_MESSAGE / 4000));
+fn ask(ask: Ask) -> ToCore {
+    ToCore::Ask { question: 1, ask: Inner(ask) }
+}
+
+/// A .vmx that uid 1000 could have opened for reading and writing.
+fn vmx() -> (tempfile::TempDir, String, impl Fn() -> OwnedFd) {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.vmx");
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let config = path.to_str().unwrap().to_owned();
+    let open = move || std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap().into();
+    (directory, config, open)
+}
+
+#[tokio::test]
+async fn a_machine_is_registered_once_and_seen_by_everybody() {
+    let mut stage = Stage::new(1);
+    stage.says(ToCore::Accepted { number: 1 });
+    let (_directory, config, open) = vmx();
+    let register = |question| ToCore::Ask {
+        question,
+        ask: Inner(Ask::Register { config: config.clone(), private: false }),
+    };
+    // Two at the same time: one wins.
+    stage.says_with(register(1), vec![open()]);
+    stage.says_with(register(2), vec![open()]);
+    stage.settle().await;
+    stage.settle().await;
+    assert_eq!(stage.answer().await, (1, Answer::Done {}));
+    let (_, Answer::Refused { code: -20, .. }) = stage.answer().await else { panic!() };
+    stage.says_with(register(3), vec![open()]);
+    let (3, Answer::Refused { code: -20, .. }) = stage.answer().await else { panic!() };
+    stage.asks(4, Ask::Inventory { known: 0 });
+    let (4, Answer::Inventory { anew: true, changes, .. }) = stage.answer().await else { panic!() };
+    assert_eq!(changes.iter().map(|change| &change.config).collect::<Vec<_>>(), [&config]);
+
+    // Connected until the session ends.
+    let attach = Ask::Attach { session: 1, config: config.clone() };
+    stage.says_with(ToCore::Ask { question: 5, ask: Inner(attach) }, vec![open()]);
+    stage.settle().await;
+    assert_eq!(stage.answer().await, (5, Answer::Done {}));
+    let who = |question| ToCore::Ask { question, ask: Inner(Ask::Who { config: config.clone() }) };
+    stage.says_with(who(6), vec![open()]);
+    stage.settle().await;
+    let (6, Answer::Users { users }) = stage.answer().await else { panic!() };
+    assert_eq!((users[0].name.as_str(), users[0].address.as_str()), ("alice", "unix"));
+    stage.says(ToCore::Closed { numbers: vec![1] });
+    stage.says_with(who(7), vec![open()]);
+    stage.settle().await;
+    assert_eq!(stage.answer().await, (7, Answer::Users { users: Vec::new() }));
+
+    let unregister = ToCore::Ask { question: 8, ask: Inner(Ask::Unregister { config: config.clone() }) };
+    stage.says_with(unregister, vec![open()]);
+    stage.settle().await;
+    assert_eq!(stage.answer().await, (8, Answer::Done {}));
+    assert!(stage.supervisor.shared.inventory.is_empty());
+    assert!(!stage.killed().await);
+}
+
+#[tokio::test]
+async fn a_descriptor_of_another_file_proves_nothing() {
+    let mut stage = Stage::new(0);
+    let (_directory, config, open) = vmx();
+    let (_other, _, other) = vmx();
+    let register = |question| ToCore::Ask {
+        question,
+        ask: Inner(Ask::Register { config: config.clone(), private: false }),
+    };
+    stage.says_with(register(1), vec![other()]);
+    stage.settle().await;
+    let (1, Answer::Refused { code: -11, .. }) = stage.answer().await else { panic!() };
+    let read_only: OwnedFd = std::fs::File::open(&config).unwrap().into();
+    stage.says_with(register(2), vec![read_only]);
+    stage.settle().await;
+    let (2, Answer::Refused { code: -4, .. }) = stage.answer().await else { panic!() };
+    drop(open);
+}
+
+#[tokio::test]
+async fn tasks_keep_the_process_and_die_with_it() {
+    let mut stage = Stage::new(0);
+    let begin = |partial: &str| Ask::BeginTask {
+        op: "X".into(),
+        total: 9,
+        directory: partial.into(),
+        prefix: ".p-".into(),
+    };
+    stage.asks(1, begin(""));
+    assert_eq!(stage.answer().await, (1, Answer::Number { number: 1 }));
+    stage.says(ToCore::Idle { received: 0 });
+    assert_eq!(stage.supervisor.current.len(), 1, "it has work to do");
+    stage.says(ToCore::Progress { task: 1, done: 3, total: 9 });
+    // Whoever stops it waits for the end.
+    stage.asks(2, Ask::StopTask { task: 1 });
+    assert_eq!(stage.process.recv().await.unwrap().unwrap().0, ToSession::StopTask { task: 1 });
+    stage.says(ToCore::TaskEnded { task: 1, end: TaskEnd::Stopped, done: 3, total: 9 });
+    let (2, Answer::Tasks { tasks }) = stage.answer().await else { panic!() };
+    assert_eq!((tasks[0].state.clone(), tasks[0].done), (TaskEnd::Stopped, 3));
+
+    stage.asks(3, begin(""));
+    assert_eq!(stage.answer().await, (3, Answer::Number { number: 2 }));
+    stage.supervisor.event(ID, ProcessEvent::Exited("signal: 9".into()), &mut stage.admission);
+    stage.supervisor.event(ID, ProcessEvent::ChannelEnded(Ok(())), &mut stage.admission);
+    let failed = TaskEnd::Failed { code: -999, text: "interrupted".into() };
+    assert_eq!(stage.supervisor.shared.tasks.status(1000, false, 2).unwrap().state, failed);
 }

@@ -1,0 +1,138 @@
+//! `vm-list` and `vm-list-private`: the registered machines, in the product's own text form.
+//!
+//! ```text
+//! # comments and blank lines stay where they are
+//! config "/var/lib/vmware/Virtual Machines/web/web.vmx"
+//! ```
+//!
+//! The first word `config` and the form of the line are VMware Server's; the rest is this project's
+//! choice: quotes may be missing, lines that mean nothing to us are kept, a `"` in a path is written
+//! `|22` and a `|` as `|7C` (as in a .vmx), and a last line without its end is no line: it is what a
+//! power cut leaves of a registration that nobody was told of.
+
+/// Longest file that is read; beyond it something else lies there.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+/// The text of a list, line by line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VmList {
+    lines: Vec<Line>,
+    torn: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    raw: Vec<u8>,
+    config: Option<String>,
+}
+
+impl VmList {
+    /// Reads a list. Any bytes are a list; what is no `config` line is kept as it is.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (lines, torn) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
+        let line = |raw: &[u8]| {
+            let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
+            Line { raw: raw.to_vec(), config: config_of(raw) }
+        };
+        VmList { lines: lines.split_inclusive(|&byte| byte == b'\n').map(line).collect(), torn: torn.len() }
+    }
+
+    /// Paths of the machines, in the order of the file, doubles included.
+    pub fn configs(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().filter_map(|line| line.config.as_deref())
+    }
+
+    /// Bytes behind the last line end, which were ignored.
+    #[must_use]
+    pub fn torn(&self) -> usize {
+        self.torn
+    }
+
+    /// Adds a machine at the end.
+    pub fn add(&mut self, config: &str) {
+        let mut raw = line_of(config);
+        raw.pop();
+        self.lines.push(Line { raw, config: Some(config.to_owned()) });
+    }
+
+    /// Removes every line of the machines for which `gone` is true.
+    pub fn remove(&mut self, gone: impl Fn(&str) -> bool) {
+        self.lines.retain(|line| !line.config.as_deref().is_some_and(&gone));
+    }
+
+    /// The text of the file, every line ended.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for line in &self.lines {
+            bytes.extend_from_slice(&line.raw);
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+}
+
+/// The line that registers a machine, with its end.
+#[must_use]
+pub fn line_of(config: &str) -> Vec<u8> {
+    let escaped = config.replace('|', "|7C").replace('"', "|22");
+    format!("config \"{escaped}\"\n").into_bytes()
+}
+
+/// Whether a path can stand in a list: absolute, and without control characters.
+#[must_use]
+pub fn can_hold(config: &str) -> bool {
+    config.starts_with('/') && !config.chars().any(char::is_control)
+}
+
+fn config_of(raw: &[u8]) -> Option<String> {
+    let rest = std::str::from_utf8(raw).ok()?.trim().strip_prefix("config")?;
+    let path = rest.trim_start();
+    if path.len() == rest.len() {
+        return None;
+    }
+    let path = match path.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?,
+        None => path,
+    };
+    let path = path.replace("|22", "\"").replace("|7C", "|").replace("|7c", "|");
+    can_hold(&path).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_list_as_people_have_it() {
+        let text = b"# made by hand\n\nconfig \"/vm/a b/a.vmx\"\n  config /vm/b.vmx \nfolder \"/x\"\n\
+            config\nconfig \"/open.vmx\nconfigured \"/no.vmx\"\nconfig \"relative.vmx\"\nconfig \"/torn.vmx\"";
+        let mut list = VmList::parse(text);
+        assert_eq!(list.configs().collect::<Vec<_>>(), ["/vm/a b/a.vmx", "/vm/b.vmx"]);
+        assert_eq!(list.torn(), 18);
+        list.remove(|config| config == "/vm/b.vmx");
+        list.add("/vm/c.vmx");
+        let text = String::from_utf8(list.bytes()).unwrap();
+        assert!(text.starts_with("# made by hand\n\nconfig \"/vm/a b/a.vmx\"\nfolder \"/x\"\n"), "{text}");
+        assert!(text.ends_with("config \"relative.vmx\"\nconfig \"/vm/c.vmx\"\n"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_that_can_be_held_comes_back(path in "/[^\\p{Cc}]{0,40}[^\\p{Cc}\\s]") {
+            prop_assume!(can_hold(&path));
+            let list = VmList::parse(&line_of(&path));
+            // Old quoting: a path that holds the text of an escape is itself escaped.
+            prop_assert_eq!(list.configs().collect::<Vec<_>>(), [path.as_str()]);
+        }
+
+        #[test]
+        fn any_bytes_are_a_list_and_no_line_is_lost(bytes: Vec<u8>) {
+            let list = VmList::parse(&bytes);
+            prop_assert_eq!(list.bytes(), &bytes[..bytes.len() - list.torn()]);
+        }
+    }
+}

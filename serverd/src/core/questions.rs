@@ -1,0 +1,532 @@
+//! Answering what handlers ask through their session process.
+//!
+//! Answers that need the disk come in three steps, none of which holds up the core: the right is
+//! proven on a thread ([`super::proof`]), the change is written by another ([`super::store`]), and
+//! then the process is told.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ::link::vm_list;
+use ::link::wire::{Inner, Message};
+use ops::{Error, ErrorCode};
+use rustix::io::Errno;
+
+use super::Event;
+use super::inventory::Inventory;
+use super::journal::Partial;
+use super::processes::ProcessId;
+use super::proof::{self, Claimant, Need};
+use super::store::{Failed, List, Results, Store, Work};
+use super::supervisor::Supervisor;
+use super::tasks::{Orphan, Tasks};
+use crate::channel::{Answer, Ask, Change, SessionFacts, TaskFacts, ToSession};
+
+/// Bytes of text that go into one message.
+const BYTES_PER_MESSAGE: usize = 32 * 1024;
+
+/// How long somebody who stops a task waits for its end.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Proofs of one process that may wait for their turn.
+const WAITING_PROOFS: usize = 4096;
+
+/// Longest text in a question about a task.
+const MAX_TASK_TEXT: usize = 4096;
+
+/// What all users share, besides sessions.
+#[derive(Debug)]
+pub struct Shared {
+    /// The registered machines.
+    pub inventory: Inventory,
+    /// The tasks.
+    pub tasks: Tasks,
+    /// The writer; `None` in tests that write nothing.
+    pub store: Option<Store>,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    /// What happens when a job of the writer is done.
+    stored: HashMap<u64, AfterStore>,
+    /// Machines that are being registered or unregistered.
+    changing: HashSet<String>,
+    /// Who waits for the end of which task.
+    stoppers: HashMap<u64, Vec<(ProcessId, u64)>>,
+    /// Sessions that are connected to a machine.
+    attached: HashMap<String, BTreeSet<(ProcessId, u64)>>,
+}
+
+#[derive(Debug)]
+enum AfterStore {
+    Registered { asker: Asker, config: String, private: bool },
+    Unregistered { asker: Asker, config: String },
+    Begun { asker: Asker, task: u64 },
+}
+
+/// Who asks, and the number of the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The process.
+    pub process: ProcessId,
+    /// Its question.
+    pub question: u64,
+}
+
+/// A question that needs a proof first.
+#[derive(Debug)]
+pub struct Claim {
+    question: u64,
+    ask: Ask,
+    need: Need,
+    config: String,
+    fd: OwnedFd,
+}
+
+impl Supervisor {
+    /// Answers a question; an error is a breach of the rules.
+    pub(super) fn ask(
+        &mut self,
+        process: ProcessId,
+        question: u64,
+        ask: Ask,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        if !ask.descriptors().contains(&fds.len()) {
+            return Err(format!("it asked {} with {} descriptors", ask.name(), fds.len()));
+        }
+        let asker = Asker { process, question };
+        let Some((uid, admin)) = self.who(process) else { return Ok(()) };
+        match ask {
+            Ask::RequestCount {} => {
+                let number = self.request_count();
+                self.answer(asker, Answer::Number { number })
+            }
+            Ask::ConnectedVms {} => {
+                let pieces = in_pieces(self.machines.connected().map(str::to_owned), String::len);
+                self.answer_in_pieces(asker, pieces, |paths| Answer::Paths { paths })
+            }
+            Ask::BeginTask { op, total, directory, prefix } => {
+                self.begin_task(asker, op, total, directory, prefix)
+            }
+            Ask::TaskStatus { task } => {
+                let result = self.shared.tasks.status(uid, admin, task);
+                self.answer_or(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }))
+            }
+            Ask::ListTasks { all } => {
+                let tasks = self.shared.tasks.list(uid, all && admin);
+                let bytes = |task: &TaskFacts| 256 + task.op.len() + task.user.len();
+                let pieces = in_pieces(tasks.into_iter(), bytes);
+                self.answer_in_pieces(asker, pieces, |tasks| Answer::Tasks { tasks })
+            }
+            Ask::StopTask { task } => self.stop_task(asker, uid, admin, task),
+            Ask::DeleteTask { task } => {
+                let result = self.shared.tasks.delete(uid, admin, task);
+                self.write_journal();
+                self.answer_or(asker, result.map(|()| Answer::Done {}))
+            }
+            Ask::Inventory { known } => {
+                let (version, anew, changes) = self.shared.inventory.since(known);
+                let mut first = anew;
+                let pieces = in_pieces(changes.into_iter(), |change: &Change| change.config.len() + 8);
+                self.answer_in_pieces(asker, pieces, |changes| {
+                    let anew = std::mem::take(&mut first);
+                    Answer::Inventory { version, anew, changes }
+                })
+            }
+            Ask::Register { ref config, .. } => {
+                let config = config.clone();
+                self.claim(process, question, Need::Administer, config, ask, fds.pop())
+            }
+            Ask::Unregister { ref config } => {
+                let config = config.clone();
+                self.claim(process, question, Need::Unregister, config, ask, fds.pop())
+            }
+            Ask::Attach { session, ref config } => {
+                if !self.is_live(process, session) {
+                    return Err(format!("it attaches session {session}, which it does not have"));
+                }
+                let config = config.clone();
+                self.claim(process, question, Need::See, config, ask, fds.pop())
+            }
+            Ask::Who { ref config } => {
+                let config = config.clone();
+                self.claim(process, question, Need::See, config, ask, fds.pop())
+            }
+        }
+    }
+
+    fn answer(&self, asker: Asker, answer: Answer) -> Result<(), String> {
+        let Asker { process, question } = asker;
+        self.tell(process, ToSession::Answer { question, answer: Inner(answer), more: false })
+    }
+
+    fn answer_or(&self, asker: Asker, result: Result<Answer, Error>) -> Result<(), String> {
+        let refused = |error: Error| Answer::Refused { code: error.code.number(), text: error.text };
+        self.answer(asker, result.unwrap_or_else(refused))
+    }
+
+    /// As [`Self::answer_or`], to a process that may have broken its channel, which shows elsewhere.
+    fn settle(&self, asker: Asker, result: Result<Answer, Error>) {
+        let _ = self.answer_or(asker, result);
+    }
+
+    fn answer_in_pieces<T>(
+        &self,
+        asker: Asker,
+        pieces: Vec<(Vec<T>, bool)>,
+        mut answer: impl FnMut(Vec<T>) -> Answer,
+    ) -> Result<(), String> {
+        let Asker { process, question } = asker;
+        for (piece, more) in pieces {
+            self.tell(process, ToSession::Answer { question, answer: Inner(answer(piece)), more })?;
+        }
+        Ok(())
+    }
+
+    // Tasks.
+
+    fn begin_task(
+        &mut self,
+        asker: Asker,
+        op: String,
+        total: u64,
+        directory: String,
+        prefix: String,
+    ) -> Result<(), String> {
+        if [&op, &directory, &prefix].iter().any(|text| text.len() > MAX_TASK_TEXT) || prefix.contains('/') {
+            return Err("it describes a task in too many words".into());
+        }
+        if self.stopping {
+            let text = "the server is stopping".to_owned();
+            return self.answer_or(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+        }
+        let partial = (!directory.is_empty()).then_some(Partial { directory, prefix });
+        let Some(owner) = self.owner(asker.process) else { return Ok(()) };
+        match self.shared.tasks.begin(asker.process, &owner, op, total, partial) {
+            Ok((task, line)) => {
+                self.store(Work::Journal(line), AfterStore::Begun { asker, task });
+                Ok(())
+            }
+            Err(error) => self.answer_or(asker, Err(error)),
+        }
+    }
+
+    fn stop_task(&mut self, asker: Asker, uid: u32, admin: bool, task: u64) -> Result<(), String> {
+        match self.shared.tasks.stop(uid, admin, task) {
+            Err(error) => return self.answer_or(asker, Err(error)),
+            Ok(worker) => {
+                if let Some(worker) = worker {
+                    self.tell_or_end(worker, ToSession::StopTask { task });
+                }
+            }
+        }
+        if !self.shared.tasks.is_running(task) {
+            let result = self.shared.tasks.status(uid, admin, task);
+            return self.answer_or(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
+        }
+        self.under_way.stoppers.entry(task).or_default().push((asker.process, asker.question));
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(STOP_WITHIN).await;
+            let _ = events.send(Event::StopWaited { task, asker }).await;
+        });
+        Ok(())
+    }
+
+    /// Somebody has waited long enough for a task to stop; he is told how it is.
+    pub fn stop_waited(&mut self, task: u64, asker: Asker) {
+        let Some(waiting) = self.under_way.stoppers.get_mut(&task) else { return };
+        let before = waiting.len();
+        waiting.retain(|one| *one != (asker.process, asker.question));
+        if waiting.len() < before {
+            self.tell_stopper(task, asker);
+        }
+    }
+
+    fn tell_stopper(&mut self, task: u64, asker: Asker) {
+        let Some((uid, admin)) = self.who(asker.process) else { return };
+        let result = self.shared.tasks.status(uid, admin, task);
+        self.settle(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
+    }
+
+    /// After tasks may have ended: the journal has it, and who waited for it is told.
+    pub(super) fn tasks_changed(&mut self) {
+        self.write_journal();
+        let over: Vec<u64> = self
+            .under_way
+            .stoppers
+            .keys()
+            .filter(|task| !self.shared.tasks.is_running(**task))
+            .copied()
+            .collect();
+        for task in over {
+            for (process, question) in self.under_way.stoppers.remove(&task).unwrap_or_default() {
+                self.tell_stopper(task, Asker { process, question });
+            }
+        }
+    }
+
+    fn write_journal(&mut self) {
+        for line in self.shared.tasks.take_lines() {
+            if let Some(store) = &mut self.shared.store {
+                store.push(Work::Journal(line));
+            }
+        }
+    }
+
+    /// Has what dead processes left removed by others of the same user.
+    pub fn clean_up(&mut self) {
+        if self.stopping {
+            // The journal knows; the next server does it.
+            return;
+        }
+        for Orphan { task, owner, partial } in self.shared.tasks.orphans() {
+            let Partial { directory, prefix } = partial;
+            match self.process_of_owner(&owner) {
+                Ok(process) => {
+                    self.shared.tasks.handed_to(task, process);
+                    self.tell_or_end(process, ToSession::Clean { task, directory, prefix });
+                }
+                Err(why) => tracing::warn!("nobody cleans up after task {task}: {why}"),
+            }
+        }
+        self.tasks_changed();
+    }
+
+    // Machines.
+
+    /// Queues a question that needs a proof.
+    fn claim(
+        &mut self,
+        process: ProcessId,
+        question: u64,
+        need: Need,
+        config: String,
+        ask: Ask,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        let Some(fd) = fd else { return Err("it claims without a descriptor".into()) };
+        let asker = Asker { process, question };
+        if !vm_list::can_hold(&config) || config.len() > 4095 {
+            return self.answer_or(
+                asker,
+                Err(Error::invalid(
+                    "config",
+                    "not an absolute path of at most 4095 bytes without control characters",
+                )),
+            );
+        }
+        let registers = matches!(ask, Ask::Register { .. });
+        let known = self.shared.inventory.contains(&config);
+        match (registers, known) {
+            (true, true) => return self.answer_or(asker, Err(Error::new(ErrorCode::VmExists))),
+            (false, false) => return self.answer_or(asker, Err(unknown(&ask, &config))),
+            _ => {}
+        }
+        let Some(claims) = self.claims(process) else { return Ok(()) };
+        if claims.waiting.len() >= WAITING_PROOFS {
+            return Err("it claims more than it lets be proven".into());
+        }
+        claims.waiting.push_back(Claim { question, ask, need, config, fd });
+        self.next_proof(process);
+        Ok(())
+    }
+
+    fn next_proof(&mut self, process: ProcessId) {
+        let Some((uid, gid, mut groups)) = self.identity(process) else { return };
+        let Some(claims) = self.claims(process) else { return };
+        if claims.proving {
+            return;
+        }
+        let Some(Claim { question, ask, need, config, fd }) = claims.waiting.pop_front() else { return };
+        claims.proving = true;
+        groups.push(gid);
+        let claimant = Claimant { uid, groups };
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let proven = proof::prove(need, &claimant, &config, &fd);
+            drop(fd);
+            let _ = events.blocking_send(Event::Proven { asker: Asker { process, question }, ask, proven });
+        });
+    }
+
+    /// A proof has been tried.
+    pub fn proven(&mut self, asker: Asker, ask: Ask, proven: Result<(), Error>) {
+        if let Some(claims) = self.claims(asker.process) {
+            claims.proving = false;
+        }
+        self.next_proof(asker.process);
+        if let Err(error) = proven {
+            let error = match (&ask, error.code) {
+                // As if it were not registered, since to this caller it is not.
+                (Ask::Attach { config, .. } | Ask::Who { config }, _) => Error::not_registered(config),
+                _ => error,
+            };
+            return self.settle(asker, Err(error));
+        }
+        match ask {
+            Ask::Register { config, private } => {
+                if self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
+                {
+                    return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
+                }
+                let list = if private { List::Private } else { List::Public };
+                let work = Work::Add(list, config.clone());
+                self.store(work, AfterStore::Registered { asker, config, private });
+            }
+            Ask::Unregister { config } => {
+                if self.machines.connected().any(|running| running == config) {
+                    return self.settle(asker, Err(Error::state_conflict("unregister", "on")));
+                }
+                if !self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
+                {
+                    return self.settle(asker, Err(Error::no_such_vm()));
+                }
+                let work = Work::Remove(config.clone());
+                self.store(work, AfterStore::Unregistered { asker, config });
+            }
+            Ask::Attach { session, config } => {
+                if self.is_live(asker.process, session) {
+                    self.under_way.attached.entry(config).or_default().insert((asker.process, session));
+                }
+                self.settle(asker, Ok(Answer::Done {}));
+            }
+            Ask::Who { config } => {
+                let users = self.attached_to(&config);
+                let pieces = in_pieces(users.into_iter(), |user| 32 + user.name.len() + user.address.len());
+                let _ = self.answer_in_pieces(asker, pieces, |users| Answer::Users { users });
+            }
+            _ => {}
+        }
+    }
+
+    fn attached_to(&self, config: &str) -> Vec<SessionFacts> {
+        let attached = self.under_way.attached.get(config);
+        let mut users: Vec<SessionFacts> = attached
+            .into_iter()
+            .flatten()
+            .filter_map(|(process, session)| self.session_facts(*process, *session))
+            .collect();
+        users.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
+        users
+    }
+
+    /// Sessions have ended: they are connected to nothing any more.
+    pub(super) fn detach(&mut self, gone: impl Fn(ProcessId, u64) -> bool) {
+        self.under_way.attached.retain(|_, sessions| {
+            sessions.retain(|(process, session)| !gone(*process, *session));
+            !sessions.is_empty()
+        });
+    }
+
+    // Writing.
+
+    fn store(&mut self, work: Work, after: AfterStore) {
+        match &mut self.shared.store {
+            Some(store) => {
+                let number = store.push(work);
+                self.under_way.stored.insert(number, after);
+            }
+            None => self.after(after, Ok(())),
+        }
+    }
+
+    /// The writer has done, or failed to do, what it was given.
+    pub fn stored(&mut self, results: Results) {
+        for (number, result) in results {
+            if let Some(after) = self.under_way.stored.remove(&number) {
+                self.after(after, result);
+            }
+        }
+    }
+
+    fn after(&mut self, after: AfterStore, result: Result<(), Failed>) {
+        let result = result.map_err(|failed| not_written(&failed));
+        match after {
+            AfterStore::Registered { asker, config, private } => {
+                self.under_way.changing.remove(&config);
+                if result.is_ok() {
+                    tracing::info!("{config} is registered by {}", self.name(asker.process));
+                    self.shared.inventory.put(&config, private);
+                }
+                self.settle(asker, result.map(|()| Answer::Done {}));
+            }
+            AfterStore::Unregistered { asker, config } => {
+                self.under_way.changing.remove(&config);
+                if result.is_ok() {
+                    tracing::info!("{config} is unregistered by {}", self.name(asker.process));
+                    self.shared.inventory.remove(&config);
+                    self.under_way.attached.remove(&config);
+                }
+                self.settle(asker, result.map(|()| Answer::Done {}));
+            }
+            AfterStore::Begun { asker, task } => {
+                if result.is_err() {
+                    self.shared.tasks.withdraw(task);
+                }
+                self.settle(asker, result.map(|()| Answer::Number { number: task }));
+            }
+        }
+    }
+}
+
+/// A machine that is not registered, in the words that fit the question.
+fn unknown(ask: &Ask, config: &str) -> Error {
+    match ask {
+        Ask::Unregister { .. } => Error::no_such_vm(),
+        _ => Error::not_registered(config),
+    }
+}
+
+/// A change that could not be made durable: whose file it was is nothing that the caller could mend,
+/// so no permission of the caller's is blamed.
+fn not_written(failed: &Failed) -> Error {
+    let text = format!("{}: {}", failed.path.display(), failed.text);
+    match Errno::from_raw_os_error(failed.errno) {
+        Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::ROFS => {
+            Error::with(ErrorCode::InsufficientResources, text)
+        }
+        _ => Error::unspecified(text),
+    }
+}
+
+/// Cuts a list into messages; the last one, which may be empty, is marked.
+pub(super) fn in_pieces<T>(
+    items: impl Iterator<Item = T>,
+    bytes_of: impl Fn(&T) -> usize,
+) -> Vec<(Vec<T>, bool)> {
+    let mut pieces = Vec::new();
+    let mut piece = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        let more = bytes_of(&item);
+        if bytes + more > BYTES_PER_MESSAGE && !piece.is_empty() {
+            pieces.push((std::mem::take(&mut piece), true));
+            bytes = 0;
+        }
+        bytes += more;
+        piece.push(item);
+    }
+    pieces.push((piece, false));
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_cut_into_messages_and_the_last_is_marked() {
+        assert_eq!(in_pieces(std::iter::empty::<String>(), String::len), [(Vec::new(), false)]);
+        let long = "x".repeat(4000);
+        let pieces = in_pieces((0..20).map(|_| long.clone()), String::len);
+        assert_eq!(pieces.iter().map(|(paths, _)| paths.len()).sum::<usize>(), 20);
+        assert_eq!(pieces.iter().map(|(_, more)| *more).collect::<Vec<_>>(), [true, true, false]);
+        assert!(pieces.iter().all(|(paths, _)| paths.len() <= BYTES_PER_MESSAGE / 4000));
+        let huge = "x".repeat(BYTES_PER_MESSAGE + 1);
+        assert_eq!(in_pieces([huge].into_iter(), String::len).len(), 1);
+    }
+}

@@ -1,0 +1,351 @@
+//! Writing what must survive: the lists of machines and the journal of tasks.
+//!
+//! A flush takes milliseconds, and the core has one thread. So a thread of its own writes; the core
+//! gives it jobs and is told later. Jobs that have come in during a flush share the next one:
+//!
+//! ```text
+//!   core ── Job ──▶ queue ──▶ thread: take all ─▶ append, append, … ─▶ one flush ─▶ Stored ──▶ core
+//!                                             └─▶ all removals: one new file, flush, rename
+//! ```
+//!
+//! A job whose result has arrived is on the disk. One that failed has left nothing behind.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as blocking;
+
+use ::link::product_config::replace_file;
+use ::link::vm_list::{self, VmList};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::mpsc;
+
+use super::Event;
+
+/// Jobs that share a flush at most.
+const BATCH: usize = 4096;
+
+/// Mode of the lists, as in the original.
+const LIST_MODE: u32 = 0o644;
+
+/// Mode of the journal, which names paths of users.
+const JOURNAL_MODE: u32 = 0o600;
+
+/// Which list of machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// `vm-list`
+    Public,
+    /// `vm-list-private`
+    Private,
+}
+
+/// What the writer is to do.
+#[derive(Debug)]
+pub enum Work {
+    /// Add a machine to a list.
+    Add(List, String),
+    /// Remove a machine from both lists.
+    Remove(String),
+    /// Append a line, which has its end, to the journal of tasks.
+    Journal(String),
+}
+
+/// A piece of work and the number under which its result is reported.
+#[derive(Debug)]
+struct Job {
+    number: u64,
+    work: Work,
+}
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `vm-list`
+    pub public: PathBuf,
+    /// `vm-list-private`
+    pub private: PathBuf,
+    /// The journal of tasks.
+    pub journal: PathBuf,
+}
+
+/// The core's end of the writer.
+#[derive(Debug)]
+pub struct Store {
+    jobs: blocking::Sender<Job>,
+    next: u64,
+}
+
+impl Store {
+    /// Starts the writer; results arrive as [`Event::Stored`].
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn start(places: Places, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let (jobs, queue) = blocking::channel();
+        let writer = move || write_all(&places, &queue, &events);
+        std::thread::Builder::new().name("store".into()).spawn(writer)?;
+        Ok(Store { jobs, next: 1 })
+    }
+
+    /// Hands work to the writer and returns the number of its result.
+    pub fn push(&mut self, work: Work) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        // The writer ends only with the core; a writer that has panicked has taken the core along.
+        let _ = self.jobs.send(Job { number, work });
+        number
+    }
+}
+
+/// The writer's thread.
+fn write_all(places: &Places, queue: &blocking::Receiver<Job>, events: &mpsc::Sender<Event>) {
+    while let Ok(first) = queue.recv() {
+        let mut batch = vec![first];
+        batch.extend(queue.try_iter().take(BATCH));
+        let results = carry_out(places, &batch);
+        if events.blocking_send(Event::Stored(results)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Result of each job of a batch, by its number.
+pub type Results = Vec<(u64, Result<(), Failed>)>;
+
+/// Why something is not on the disk: which file, and the system's number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The file.
+    pub path: PathBuf,
+    /// `errno`, or 0.
+    pub errno: i32,
+    /// The system's text.
+    pub text: String,
+}
+
+impl Failed {
+    fn new(path: &Path, error: &io::Error) -> Self {
+        tracing::error!("cannot write {}: {error}", path.display());
+        Failed {
+            path: path.to_owned(),
+            errno: error.raw_os_error().unwrap_or_default(),
+            text: error.to_string(),
+        }
+    }
+}
+
+fn carry_out(places: &Places, batch: &[Job]) -> Results {
+    let mut results = Vec::new();
+    let mut lines: [(List, &Path, Vec<u8>, Vec<u64>); 2] = [
+        (List::Public, &places.public, Vec::new(), Vec::new()),
+        (List::Private, &places.private, Vec::new(), Vec::new()),
+    ];
+    let (mut journal, mut journal_jobs) = (Vec::new(), Vec::new());
+    let (mut removed, mut removals) = (std::collections::HashSet::new(), Vec::new());
+    for Job { number, work } in batch {
+        match work {
+            Work::Add(list, config) => {
+                if let Some((_, _, bytes, jobs)) = lines.iter_mut().find(|line| line.0 == *list) {
+                    bytes.extend(vm_list::line_of(config));
+                    jobs.push(*number);
+                }
+            }
+            Work::Remove(config) => {
+                removed.insert(config.as_str());
+                removals.push(*number);
+            }
+            Work::Journal(line) => {
+                journal.extend_from_slice(line.as_bytes());
+                journal_jobs.push(*number);
+            }
+        }
+    }
+    let mut report = |jobs: Vec<u64>, result: Result<(), Failed>| {
+        results.extend(jobs.into_iter().map(|number| (number, result.clone())));
+    };
+    for (_, path, bytes, jobs) in lines {
+        if !jobs.is_empty() {
+            report(jobs, append(path, &bytes, LIST_MODE).map_err(|error| Failed::new(path, &error)));
+        }
+    }
+    if !removals.is_empty() {
+        let remove = |path: &Path| without(path, &removed).map_err(|error| Failed::new(path, &error));
+        report(removals, remove(&places.public).and_then(|()| remove(&places.private)));
+    }
+    if !journal_jobs.is_empty() {
+        let path = &places.journal;
+        report(journal_jobs, append(path, &journal, JOURNAL_MODE).map_err(|error| Failed::new(path, &error)));
+    }
+    results
+}
+
+/// Appends whole lines durably, in the place of a torn one; on failure the file is as it was.
+fn append(path: &Path, lines: &[u8], mode: u32) -> io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (file, made) = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => (File::from(file), false),
+        Err(rustix::io::Errno::NOENT) => {
+            let flags = flags | OFlags::CREATE | OFlags::EXCL;
+            (File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(mode))?), true)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if made {
+        // Whatever the umask is.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    }
+    let end = whole_lines(&file)?;
+    file.set_len(end)?;
+    let result = file.write_all_at(lines, end).and_then(|()| file.sync_data());
+    if result.is_err() {
+        // Nobody may find half of it, nor a whole line that was called a failure.
+        file.set_len(end)?;
+        file.sync_data()?;
+    }
+    result?;
+    if made {
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Where the last whole line of a file ends.
+fn whole_lines(file: &File) -> io::Result<u64> {
+    const BLOCK: usize = 4096;
+    let mut end = file.metadata()?.size();
+    let mut block = [0; BLOCK];
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK as u64);
+        let length = usize::try_from(end - start).unwrap_or(BLOCK);
+        let Some(bytes) = block.get_mut(..length) else { break };
+        file.read_exact_at(bytes, start)?;
+        if let Some(at) = bytes.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Rewrites a list without some machines. A list that does not exist, or has none of them, stays.
+fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result<()> {
+    let bytes = match read_list(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut list = VmList::parse(&bytes);
+    if !list.configs().any(|config| removed.contains(config)) {
+        return Ok(());
+    }
+    list.remove(|config| removed.contains(config));
+    let mode = std::fs::metadata(path).map_or(LIST_MODE, |facts| facts.mode() & 0o7777);
+    replace_file(path, &list.bytes(), mode)
+}
+
+/// Reads a list of machines.
+///
+/// # Errors
+/// As `open(2)` and `read(2)`, and for a file beyond [`vm_list::MAX_BYTES`].
+pub fn read_list(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(vm_list::MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > vm_list::MAX_BYTES {
+        let text = format!("{} is longer than {} bytes", path.display(), vm_list::MAX_BYTES);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(bytes)
+}
+
+/// Replaces the journal by these lines, at start.
+///
+/// # Errors
+/// As the system calls; the text names the path.
+pub fn replace_journal(path: &Path, lines: &str) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    bytes.write_all(lines.as_bytes())?;
+    replace_file(path, &bytes, JOURNAL_MODE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(directory: &Path) -> Places {
+        Places {
+            public: directory.join("vm-list"),
+            private: directory.join("vm-list-private"),
+            journal: directory.join("tasks"),
+        }
+    }
+
+    fn jobs(work: Vec<Work>) -> Vec<Job> {
+        (1..).zip(work).map(|(number, work)| Job { number, work }).collect()
+    }
+
+    #[test]
+    fn a_batch_is_written_and_each_job_has_its_result() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path());
+        std::fs::write(&places.public, "# ours\nconfig \"/old.vmx\"\nconfig \"/torn").unwrap();
+        let batch = jobs(vec![
+            Work::Add(List::Public, "/a.vmx".into()),
+            Work::Add(List::Private, "/p.vmx".into()),
+            Work::Remove("/old.vmx".into()),
+            Work::Journal("one\n".into()),
+            Work::Journal("two\n".into()),
+        ]);
+        let mut results = carry_out(&places, &batch);
+        results.sort_by_key(|result| result.0);
+        assert_eq!(results, (1..=5).map(|number| (number, Ok(()))).collect::<Vec<_>>());
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&places.public), "# ours\nconfig \"/a.vmx\"\n");
+        assert_eq!(read(&places.private), "config \"/p.vmx\"\n");
+        assert_eq!(read(&places.journal), "one\ntwo\n");
+        assert_eq!(std::fs::metadata(&places.private).unwrap().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::metadata(&places.journal).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_failure_names_the_file_and_concerns_only_its_jobs() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places { public: "/nowhere/at/all/vm-list".into(), ..places(directory.path()) };
+        let batch =
+            jobs(vec![Work::Add(List::Public, "/a.vmx".into()), Work::Add(List::Private, "/b.vmx".into())]);
+        let results = carry_out(&places, &batch);
+        assert!(results.iter().any(|(number, result)| *number == 2 && result.is_ok()));
+        let (_, failed) = results.iter().find(|(number, _)| *number == 1).unwrap();
+        assert_eq!(failed.as_ref().unwrap_err().errno, rustix::io::Errno::NOENT.raw_os_error());
+    }
+
+    #[test]
+    fn removing_what_is_not_there_touches_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path());
+        std::fs::write(&places.public, "config \"/a.vmx\"\n").unwrap();
+        let before = std::fs::metadata(&places.public).unwrap().ino();
+        let results = carry_out(&places, &jobs(vec![Work::Remove("/b.vmx".into())]));
+        assert_eq!(results, [(1, Ok(()))]);
+        assert_eq!(std::fs::metadata(&places.public).unwrap().ino(), before);
+        assert!(!places.private.exists());
+    }
+
+    #[test]
+    fn the_end_of_the_last_whole_line() {
+        let file = tempfile::tempfile().unwrap();
+        let end = |contents: &[u8]| {
+            file.set_len(0).unwrap();
+            file.write_all_at(contents, 0).unwrap();
+            whole_lines(&file).unwrap()
+        };
+        assert_eq!(end(b""), 0);
+        assert_eq!(end(b"torn"), 0);
+        assert_eq!(end(b"a\n"), 2);
+        let mut long = b"a\n".to_vec();
+        long.resize(10_000, b'x');
+        assert_eq!(end(&long), 2);
+    }
+}
