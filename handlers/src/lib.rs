@@ -23,6 +23,7 @@
 mod context;
 mod file_manager;
 mod linking;
+pub mod machine;
 mod main_ops;
 mod names;
 pub mod run;
