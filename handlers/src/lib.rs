@@ -20,13 +20,21 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod config_defaults;
 mod context;
+mod disk;
+mod event_log;
 mod file_manager;
+mod host;
+mod host_info;
 mod linking;
 pub mod machine;
 mod main_ops;
 mod names;
+mod networks;
+mod product;
 pub mod run;
+mod security;
 pub mod tasks;
 mod tree;
 mod vmserverd;

@@ -99,17 +99,17 @@ pub fn rights(who: Who<'_>, file: Owned) -> Rights {
 
 /// A registered machine that the caller may read.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Path of its .vmx.
-    pub(crate) config: ConfigPath,
+    pub config: ConfigPath,
     /// That file, open for reading.
-    pub(crate) file: File,
+    pub file: File,
     /// What it says.
-    pub(crate) vmx: VmxFile,
+    pub vmx: VmxFile,
     /// Its owner, mode and times.
-    pub(crate) metadata: Metadata,
+    pub metadata: Metadata,
     /// What the caller may do with it; `read` is always among it.
-    pub(crate) rights: Rights,
+    pub rights: Rights,
 }
 
 impl Machine {
@@ -139,6 +139,12 @@ fn has_acl(file: &File) -> bool {
 fn asked(config: &ConfigPath) -> Rights {
     let may = |access| accessat(CWD, config.as_str(), access, AtFlags::empty()).is_ok();
     Rights { read: may(Access::READ_OK), write: may(Access::WRITE_OK), execute: may(Access::EXEC_OK) }
+}
+
+/// Whether the process may read a file, by its real ids, which are the caller's. May wait for the file
+/// system.
+pub(crate) fn readable(config: &str) -> bool {
+    accessat(CWD, config, Access::READ_OK, AtFlags::empty()).is_ok()
 }
 
 /// The machine of a path, if it exists for the caller.

@@ -39,15 +39,15 @@ pub struct Network {
 /// Virtual networks.
 #[derive(Clone, Debug, PartialEq, Reply)]
 pub struct NetworksReply {
-    /// One for each network, by the number of its device; bridges of the host follow.
+    /// One for each network, by the number or the name of its device.
     #[field(list = "networks/network")]
     pub networks: Vec<Network>,
 }
 
 /// Lists the bridged networks.
 ///
-/// From the product's files `netmap.conf`, `config` and `locations` where they tell of any, and from the
-/// bridges of the host.
+/// From the product's files `netmap.conf`, `config` and `locations` where they tell of any virtual
+/// network, else from the bridges of the host.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Host_GetBridgedNet", handler = "Handlers::Host_GetBridgedNet_Handler",
      access = AuthUser, runs = Session, reply = NetworksReply)]
