@@ -57,6 +57,13 @@ impl Deref for Ctx {
     }
 }
 
+#[cfg(test)]
+impl std::ops::DerefMut for Ctx {
+    fn deref_mut(&mut self) -> &mut Caller {
+        Arc::get_mut(&mut self.caller).unwrap()
+    }
+}
+
 /// What all sessions of one login name share.
 pub struct Caller {
     /// Who asks.

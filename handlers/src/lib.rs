@@ -20,13 +20,22 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod config_defaults;
 mod context;
+mod disk;
+mod event_log;
 mod file_manager;
+mod host;
+mod host_info;
 mod linking;
+pub mod machine;
 mod main_ops;
 mod names;
+mod networks;
+mod product;
 pub mod registered;
 pub mod run;
+mod security;
 mod task_manager;
 pub mod tasks;
 mod tree;

@@ -7,9 +7,8 @@ use ops::vmserverd::{
     GetConnectedVmList, GetConnectedVmListReply, GetOperationTable, GetOperationTableReply, GetProductInfo,
     GetProductInfoReply, GetRequestCount, GetRequestCountReply, IsAdminUser, IsAdminUserReply,
 };
-use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::{Ctx, Failure};
+use crate::{Ctx, Failure, machine};
 
 /// Machines with a process, as far as they exist for the caller.
 #[handler]
@@ -17,17 +16,12 @@ async fn get_connected_vm_list(ctx: &Ctx, _: GetConnectedVmList) -> Result<GetCo
     let connected = ctx.core.connected_vms().await?;
     // The core tells of every machine; the file system, asked as the caller, which of them exist for
     // the caller. That may wait for a disk, so it happens off the thread that serves everybody.
-    let readable = move || connected.into_iter().filter(|path| may_read(path)).collect::<Vec<_>>();
+    let readable = move || connected.into_iter().filter(|path| machine::readable(path)).collect::<Vec<_>>();
     let vms = tokio::task::spawn_blocking(readable)
         .await
         .map_err(|error| Failure::internal("looking at the files of machines", error))?;
     let vms = vms.into_iter().filter_map(|path| HostPath::try_from(path).ok()).collect();
     Ok(GetConnectedVmListReply { vms })
-}
-
-/// Whether the process may read a file, by its real ids, which are the caller's.
-fn may_read(path: &str) -> bool {
-    accessat(CWD, path, Access::READ_OK, AtFlags::empty()).is_ok()
 }
 
 /// A walk over the table; with details, the reference of this server.

@@ -169,7 +169,7 @@ fn sample_value(field: &Field) -> &'static str {
     if let Some(default) = field.default {
         return default;
     }
-    let candidates = ["/srv/example", "42", "1", "rwx", "example"];
+    let candidates = ["/srv/example", "42", "1", "rwx", "ide", "example"];
     let by_kind = match field.kind {
         "path" => "/srv/example",
         "integer" | "number" | "size" | "time" => "42",

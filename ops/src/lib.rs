@@ -26,14 +26,20 @@
 // The derives write `::ops::...`; inside this crate that name must exist too.
 extern crate self as ops;
 
+pub mod config_defaults;
+pub mod disk;
 pub mod docs;
 pub mod envelope;
 pub mod error;
+pub mod event_log;
 pub mod file_manager;
 pub mod framing;
 pub mod guard;
+pub mod host;
+pub mod host_info;
 pub mod main_ops;
 pub mod reader;
+pub mod security;
 pub mod table;
 pub mod task_manager;
 pub mod value;

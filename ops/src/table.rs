@@ -15,7 +15,9 @@
 
 use crate::error::Fault;
 use crate::reader::Input;
-use crate::{Operation, file_manager, main_ops, task_manager, vmserverd};
+use crate::{
+    Operation, config_defaults, event_log, file_manager, host, host_info, main_ops, task_manager, vmserverd,
+};
 
 /// Who may ask for an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,8 @@ impl Runs {
 pub enum Shape {
     /// One element with a value or with nested fields.
     Element,
-    /// A wrapper element with any number of `item` elements, at most `max` of them in a request.
+    /// A wrapper element with any number of `item` elements, at most `max` of them in a request. A
+    /// reply may have the items without the wrapper, whose name is empty then.
     List {
         /// Name of one item.
         item: &'static str,
@@ -83,7 +86,8 @@ pub enum Shape {
 /// One parameter of a request or one value of a reply, described for people and for programs.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Element or attribute name; empty for [`Shape::Flat`] and [`Shape::Content`].
+    /// Element or attribute name; empty for [`Shape::Flat`], [`Shape::Content`], and a list without a
+    /// wrapper.
     pub name: &'static str,
     /// Type of the value, or of one item of a list: `integer`, `path`, `boolean`, `group`, ...
     pub kind: &'static str,
@@ -141,6 +145,7 @@ impl Field {
         match self.shape {
             Shape::Attribute => format!("{parent}@{}", self.name),
             Shape::Content => parent.to_owned(),
+            Shape::List { item, .. } if self.name.is_empty() => format!("{prefix}{item}"),
             Shape::List { item, .. } => format!("{prefix}{}/{item}", self.name),
             Shape::Element | Shape::Flat => format!("{prefix}{}", self.name),
         }
@@ -203,19 +208,27 @@ pub static TABLE: &[Row] = &[
     file_manager::GetParentDir::ROW,
     file_manager::ListDir::ROW,
     file_manager::MakeDir::ROW,
+    host_info::GetDiskSpace::ROW,
+    host_info::Query::ROW,
+    host::GetBridgedNet::ROW,
+    host::GetHostOnlyNet::ROW,
+    host::GetVirtualNet::ROW,
     task_manager::DeleteTask::ROW,
     task_manager::StatusOfTask::ROW,
     task_manager::StopTask::ROW,
+    config_defaults::GetAll::ROW,
     vmserverd::GetConnectedVmList::ROW,
     vmserverd::GetOperationTable::ROW,
     vmserverd::GetProductInfo::ROW,
     vmserverd::GetRequestCount::ROW,
     vmserverd::IsAdminUser::ROW,
+    event_log::GetLastNEvents::ROW,
     main_ops::Dec::ROW,
     main_ops::Div::ROW,
     main_ops::Inc::ROW,
     // Extensions, in byte order.
     task_manager::ListTasks::ROW,
+    config_defaults::GetConfigVersion::ROW,
 ];
 
 /// Position of a row in [`TABLE`]; the index of every per-operation array.
@@ -424,21 +437,12 @@ mod tests {
         "File_Exists",
         "File_Read",
         "File_ReadLastN",
-        "GSXHostInfo_GetDiskSpace",
-        "GSXHostInfo_Query",
-        "Host_GetBridgedNet",
-        "Host_GetHostOnlyNet",
-        "Host_GetVirtualNet",
         "Security_ActivateConfig",
-        "Security_CreateCertificate",
         "Security_GetConfig",
-        "VMConfigDefaults_GetAll",
-        "VMConfigDefaults_GetConfigVersion",
         "VMDeleteEdit_DeleteVM",
         "VMDeleteInfo_DeleteVMInfo",
         "VMRegister",
         "VMUnRegister",
-        "VM_GetLastNEvents",
         "VM_INFO",
         "VM_Who",
     ];

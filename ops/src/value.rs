@@ -8,6 +8,7 @@
 //! | [`Number`] | number | integer or decimal fraction | shortest decimal |
 //! | [`Time`] | time | Unix seconds | Unix seconds |
 //! | [`HostPath`] | path | absolute, at most 4095 bytes | as it is |
+//! | [`ConfigPath`] | path | the same, without `..` | as it is |
 //! | [`Triad`] | rights | any of `r w x -` | `rwx` with `-` in the gaps |
 //! | `String` | text | as it is | as it is |
 //! | [`words!`](crate::words) | word | one of a set, any case | the word as declared |
@@ -111,7 +112,7 @@ macro_rules! scalar_elements {
     )*};
 }
 
-scalar_elements!(bool, i64, u64, u32, Size, Number, Time, HostPath, Triad, String);
+scalar_elements!(bool, i64, u64, u32, Size, Number, Time, HostPath, ConfigPath, Triad, String);
 
 /// Declares a type whose values are words of a fixed set, matched without regard to case.
 ///
@@ -338,6 +339,55 @@ impl Scalar for HostPath {
 
     fn write(&self, out: &mut Out<'_>) {
         out.text(&self.0);
+    }
+}
+
+/// The path of a .vmx, which is the name of a machine: a [`HostPath`] without `..`, so that a machine
+/// has no second name that looks like another directory's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigPath(HostPath);
+
+impl ConfigPath {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl AsRef<Path> for ConfigPath {
+    fn as_ref(&self) -> &Path {
+        self.0.as_ref()
+    }
+}
+
+impl fmt::Display for ConfigPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for ConfigPath {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(Cow::Owned(text))
+    }
+}
+
+impl Scalar for ConfigPath {
+    const KIND: &'static str = "path";
+
+    fn parse(text: Cow<'_, str>) -> Result<Self, Invalid> {
+        let path = HostPath::parse(text)?;
+        if path.as_str().split('/').any(|part| part == "..") {
+            return Err(Invalid::because("contains `..`"));
+        }
+        Ok(ConfigPath(path))
+    }
+
+    fn write(&self, out: &mut Out<'_>) {
+        self.0.write(out);
     }
 }
 
@@ -643,6 +693,17 @@ mod tests {
             assert_eq!(reason::<HostPath>(text), "not an absolute path", "{text}");
         }
         assert_eq!(reason::<HostPath>("/a\0b"), "contains NUL");
+    }
+
+    #[test]
+    fn a_machine_is_named_without_steps_upwards() {
+        for text in ["/vm/a.vmx", "/vm/..a/a.vmx", "/vm//a...vmx", "/vm/./a.vmx"] {
+            assert_eq!(written(&parse::<ConfigPath>(text).unwrap()), text);
+        }
+        for text in ["/vm/../a.vmx", "/..", "/vm/.."] {
+            assert_eq!(reason::<ConfigPath>(text), "contains `..`", "{text}");
+        }
+        assert_eq!(reason::<ConfigPath>("a.vmx"), "not an absolute path");
     }
 
     #[test]

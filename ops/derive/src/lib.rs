@@ -33,7 +33,7 @@
 //! | --- | --- |
 //! | `name = "makeParents"` | element name, when it is not the field's own |
 //! | `default = "0"` | value of an absent parameter |
-//! | `list = "directories/directory"` | wrapper and item of a `Vec` |
+//! | `list = "directories/directory"` | wrapper and item of a `Vec`; `"/user"` in replies for items without a wrapper |
 //! | `max_items = 100` | a smaller limit than 256 |
 //! | `alias = "path"` | another name in requests; may be repeated; for a list, another name of its item |
 //! | `min = 1, max = 1000` | range of an integer |

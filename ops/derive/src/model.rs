@@ -27,7 +27,8 @@ pub enum Kind {
 pub enum Place {
     /// An element.
     Element,
-    /// A wrapper with items; name of the item and most items.
+    /// A wrapper with items; name of the item and most items. With an empty name of the wrapper, the
+    /// items alone.
     List(String, usize),
     /// The nested fields, without an element.
     Flat,
@@ -192,6 +193,9 @@ impl Field {
                 let Some((wrapper, item)) = text.split_once('/') else {
                     return Err(Error::new_spanned(list, "expected \"wrapper/item\""));
                 };
+                if wrapper.is_empty() && role == Role::Request {
+                    return Err(Error::new_spanned(list, "a list in a request has a wrapper"));
+                }
                 let max = match &given.max_items {
                     Some(max) => max.base10_parse()?,
                     None => MAX_ITEMS,

@@ -41,9 +41,14 @@ pub fn fragment(item: &DeriveInput) -> Result<TokenStream> {
     let model = Model::new(item, Role::Fragment)?;
     if request {
         // Attributes of a request mean nothing, and a group in place has no text of its own.
-        let unreadable = |field: &&Field| matches!(field.place, Place::Attribute | Place::Content);
+        let unreadable = |field: &&Field| match field.place {
+            Place::Attribute | Place::Content => true,
+            Place::List(..) => field.name.is_empty(),
+            Place::Element | Place::Flat => false,
+        };
         if let Some(field) = model.fields.iter().find(unreadable) {
-            return Err(syn::Error::new_spanned(&field.ident, "a request has no attributes and no content"));
+            let text = "a request has no attributes, no content, and no list without a wrapper";
+            return Err(syn::Error::new_spanned(&field.ident, text));
         }
     }
     let ident = &model.ident;
@@ -91,6 +96,11 @@ fn write(field: &Field) -> TokenStream {
     let Field { ident, name, .. } = field;
     let one = |value: TokenStream| match &field.place {
         Place::Element => quote! { ::ops::value::Element::write_element(#value, #name, out); },
+        Place::List(item, _) if name.is_empty() => quote! {
+            for item in #value {
+                ::ops::value::Element::write_element(item, #item, out);
+            }
+        },
         Place::List(item, _) => quote! {
             let mark = out.open(#name);
             for item in #value {

@@ -1,0 +1,331 @@
+//! Machines as one caller sees them: which exist for him, and what he may do with them.
+//!
+//! A machine is its .vmx. It is registered or not, which the core knows, and the caller can read the
+//! file or not, which the kernel knows of the process that *is* the caller. Who may not read it gets
+//! the answer of an unregistered one, by the same way and after the same calls.
+//!
+//! ```text
+//!   registered?  ── core ───────────────┐
+//!   open, stat, read ── as the caller ──┴──▶ Machine { vmx, rights, ... }   or -11 for either "no"
+//! ```
+//!
+//! What else he may do follows from the rights on the file: [`rights`] decides from ids and mode bits
+//! as the kernel does; a file with an access control list is left to the kernel itself.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use hypervisor::vmx_file::VmxFile;
+use ops::value::ConfigPath;
+use ops::{Error, ErrorCode};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fgetxattr};
+use rustix::io::Errno;
+
+use crate::registered::Listed;
+use crate::{Ctx, Failure, User};
+
+/// Where the access control list of a file is kept.
+const ACL: &str = "system.posix_acl_access";
+
+/// What a caller may do with a machine: the rights on its .vmx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights {
+    /// See it: state, configuration, events.
+    pub read: bool,
+    /// With `read`: change its configuration.
+    pub write: bool,
+    /// With `read`: power, devices, console.
+    pub execute: bool,
+}
+
+impl Rights {
+    /// From the lowest three bits of a file mode.
+    fn from_bits(bits: u32) -> Self {
+        Rights { read: bits & 4 != 0, write: bits & 2 != 0, execute: bits & 1 != 0 }
+    }
+}
+
+/// Who asks for a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// All other groups; the primary one may be among them.
+    pub groups: &'a [u32],
+}
+
+impl<'a> From<&'a User> for Who<'a> {
+    fn from(user: &'a User) -> Self {
+        Who { uid: user.uid, gid: user.gid, groups: &user.groups }
+    }
+}
+
+/// What the mode bits of a file are read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Owned {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its mode; only the permission bits are looked at.
+    pub mode: u32,
+}
+
+impl From<&Metadata> for Owned {
+    fn from(metadata: &Metadata) -> Self {
+        Owned { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() }
+    }
+}
+
+/// The rights that ids and mode bits give, as `access(2)` evaluates them: those of the first class
+/// that the caller belongs to, and of no other. Uid 0 reads and writes whatever the bits say, and
+/// executes what anybody may execute.
+#[must_use]
+pub fn rights(who: Who<'_>, file: Owned) -> Rights {
+    if who.uid == 0 {
+        return Rights { read: true, write: true, execute: file.mode & 0o111 != 0 };
+    }
+    let shift = if who.uid == file.uid {
+        6
+    } else if who.gid == file.gid || who.groups.contains(&file.gid) {
+        3
+    } else {
+        0
+    };
+    Rights::from_bits(file.mode >> shift)
+}
+
+/// A registered machine that the caller may read.
+#[derive(Debug)]
+pub struct Machine {
+    /// Path of its .vmx.
+    pub config: ConfigPath,
+    /// That file, open for reading.
+    pub file: File,
+    /// What it says.
+    pub vmx: VmxFile,
+    /// Its owner, mode and times.
+    pub metadata: Metadata,
+    /// What the caller may do with it; `read` is always among it.
+    pub rights: Rights,
+}
+
+impl Machine {
+    /// Opens and reads a .vmx as the process, which is the caller. May wait for the file system.
+    ///
+    /// # Errors
+    /// As the system calls; `InvalidInput` and `FileTooLarge` for what can be no .vmx.
+    pub(crate) fn open(user: &User, config: &ConfigPath) -> io::Result<Self> {
+        // A pipe must not hold us, nor a terminal become ours.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(rustix::fs::open(config.as_str(), flags, Mode::empty())?);
+        let vmx = VmxFile::read(&file)?;
+        let metadata = file.metadata()?;
+        let rights = if has_acl(&file) { asked(config) } else { rights(user.into(), (&metadata).into()) };
+        Ok(Machine { config: config.clone(), file, vmx, metadata, rights })
+    }
+}
+
+/// Whether more than the mode bits decides.
+fn has_acl(file: &File) -> bool {
+    // Too small for any list, which is an answer too.
+    let mut room = [0_u8; 4];
+    !matches!(fgetxattr(file, ACL, &mut room), Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// The kernel's own word on the caller's rights, by the process's real ids.
+fn asked(config: &ConfigPath) -> Rights {
+    let may = |access| accessat(CWD, config.as_str(), access, AtFlags::empty()).is_ok();
+    Rights { read: may(Access::READ_OK), write: may(Access::WRITE_OK), execute: may(Access::EXEC_OK) }
+}
+
+/// Whether the process may read a file, by its real ids, which are the caller's. May wait for the file
+/// system.
+pub(crate) fn readable(config: &str) -> bool {
+    accessat(CWD, config, Access::READ_OK, AtFlags::empty()).is_ok()
+}
+
+/// Whether a machine is somebody else's private one.
+fn hidden(user: &User, listed: &Listed, metadata: &Metadata) -> bool {
+    listed.private && !user.admin && user.uid != metadata.uid()
+}
+
+/// Whether a registered machine exists for the caller. May wait for the file system.
+pub(crate) fn exists(user: &User, listed: &Listed) -> bool {
+    readable(&listed.config)
+        && (!listed.private
+            || std::fs::metadata(&*listed.config).is_ok_and(|metadata| !hidden(user, listed, &metadata)))
+}
+
+/// The machine of a path, if it exists for the caller.
+///
+/// # Errors
+/// -11 with the three lines, the same whether it is not registered or not readable; -18 for a
+/// registered file that can be no .vmx; otherwise what the core or the system says.
+pub(crate) async fn visible(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, Failure> {
+    // Both questions are always asked, and at once, so that the time tells no more than the answer.
+    let (user, path) = (ctx.user.clone(), config.clone());
+    let opened = tokio::task::spawn_blocking(move || Machine::open(&user, &path));
+    let registered = ctx.core.registered().await;
+    let opened = opened.await.map_err(|error| Failure::internal("reading a .vmx", error))?;
+    let not_registered = || Failure::from(Error::not_registered(config.as_str()));
+    let registered = registered?;
+    let listed = registered.get(config.as_str()).ok_or_else(not_registered)?;
+    let machine = opened.map_err(|error| refusal(config, &error))?;
+    if hidden(&ctx.user, listed, &machine.metadata) { Err(not_registered()) } else { Ok(machine) }
+}
+
+/// Why a registered .vmx could not be read, as far as the caller may know.
+fn refusal(config: &ConfigPath, error: &io::Error) -> Error {
+    match Errno::from_io_error(error) {
+        // A shortage says nothing about the file, and will pass.
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Error::file(config, error),
+        Some(_) => Error::not_registered(config.as_str()),
+        // The file is open: what is wrong with it the caller may know.
+        None => Error::with(ErrorCode::InvalidVm, format_args!("{config}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::tests::{FixedCore, ctx_with};
+    use ops::Fault;
+    use rustix::process::{Gid, Uid};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn told(failure: Failure) -> Error {
+        match failure {
+            Failure::Told(Fault::Refused(error)) => error,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn config(text: &str) -> ConfigPath {
+        ConfigPath::try_from(text.to_owned()).unwrap()
+    }
+
+    /// Says that a test is left out, past the capture of the test runner.
+    fn skipped(what: &str, why: &str) {
+        use std::io::Write;
+        let line = format!("SKIPPED {what}: {why}\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        if let Some(path) = std::env::var_os("VMSERVERD_SKIPPED") {
+            let file = File::options().append(true).create(true).open(path);
+            let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        }
+    }
+
+    /// Every permission bit, several owners and groups, against the kernel's own `access(2)`, asked by
+    /// threads that really are those users.
+    #[test]
+    fn rights_are_those_of_access_2() {
+        if !rustix::process::geteuid().is_root() {
+            return skipped("rights are those of access(2)", "needs root to become other users");
+        }
+        const IDS: [u32; 3] = [0, 61_001, 61_002];
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for (uid, gid) in IDS.into_iter().flat_map(|uid| IDS.map(|gid| (uid, gid))) {
+            let path = directory.path().join(format!("{uid}-{gid}"));
+            let file = File::create(&path).unwrap();
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid)).unwrap();
+            files.push((uid, gid, file));
+        }
+        for mode in 0..=0o777 {
+            for (_, _, file) in &files {
+                file.set_permissions(PermissionsExt::from_mode(mode)).unwrap();
+            }
+            // Ids belong to threads; one that changed them ends.
+            std::thread::scope(|scope| {
+                for uid in IDS {
+                    let files = &files;
+                    scope.spawn(move || {
+                        let (gid, groups): (u32, &[u32]) = match (uid + mode) % 4 {
+                            0 => (61_001, &[]),
+                            1 => (61_003, &[61_002]),
+                            2 => (61_003, &[61_003, 0]),
+                            _ => (0, &[61_001, 61_002]),
+                        };
+                        let raw: Vec<Gid> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+                        rustix::thread::set_thread_groups(&raw).unwrap();
+                        let (id, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                        rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+                        rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+                        for (owner, group, file) in files {
+                            let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+                            let may = |access| accessat(CWD, &path, access, AtFlags::empty()).is_ok();
+                            let kernel = Rights {
+                                read: may(Access::READ_OK),
+                                write: may(Access::WRITE_OK),
+                                execute: may(Access::EXEC_OK),
+                            };
+                            let ours =
+                                rights(Who { uid, gid, groups }, Owned { uid: *owner, gid: *group, mode });
+                            assert_eq!(ours, kernel, "{uid}:{gid}:{groups:?} on {owner}:{group} {mode:o}");
+                        }
+                    });
+                }
+            });
+        }
+    }
+
+    /// The list of `r--` for user 61001, in the form of the kernel: version, then tag, rights, id each.
+    fn acl(path: &std::path::Path) -> rustix::io::Result<()> {
+        let entries: [(u16, u16, u32); 5] = [
+            (0x01, 6, u32::MAX),
+            (0x02, 4, rustix::process::getuid().as_raw()),
+            (0x04, 0, u32::MAX),
+            (0x10, 4, u32::MAX),
+            (0x20, 0, u32::MAX),
+        ];
+        let mut bytes = 2_u32.to_le_bytes().to_vec();
+        for (tag, rights, id) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(rights.to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+        }
+        rustix::fs::setxattr(path, ACL, &bytes, rustix::fs::XattrFlags::empty())
+    }
+
+    #[test]
+    fn a_file_with_an_access_control_list_is_left_to_the_kernel() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.vmx");
+        std::fs::write(&path, "config.version = \"8\"\n").unwrap();
+        assert!(!has_acl(&File::open(&path).unwrap()));
+        if let Err(error) = acl(&path) {
+            return skipped("rights of access control lists", &format!("setting one: {error}"));
+        }
+        assert!(has_acl(&File::open(&path).unwrap()));
+        let config = config(path.to_str().unwrap());
+        let machine = Machine::open(&crate::context::tests::ctx().user, &config).unwrap();
+        assert_eq!(machine.rights, asked(&config));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_registered_and_what_is_not_readable_are_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let vms = vec![path("a.vmx"), path("gone.vmx"), path("directory.vmx")];
+        let ctx = ctx_with(FixedCore { count: 0, vms });
+        std::fs::write(path("a.vmx"), "config.version = \"8\"\ndisplayName = \"A\"\n").unwrap();
+        std::fs::write(path("b.vmx"), "config.version = \"8\"\n").unwrap();
+        std::fs::create_dir(path("directory.vmx")).unwrap();
+
+        let machine = visible(&ctx, &config(&path("a.vmx"))).await.unwrap();
+        assert_eq!((machine.vmx.display_name().as_deref(), machine.rights.read), (Some("A"), true));
+        assert_eq!(machine.config.as_str(), path("a.vmx"));
+        assert_eq!(machine.metadata.len(), machine.file.metadata().unwrap().len());
+        for name in ["gone.vmx", "b.vmx", "never.vmx"] {
+            let error = told(visible(&ctx, &config(&path(name))).await.unwrap_err());
+            assert_eq!(error, Error::not_registered(&path(name)));
+        }
+        let error = told(visible(&ctx, &config(&path("directory.vmx"))).await.unwrap_err());
+        assert_eq!(error.code, ErrorCode::InvalidVm, "{}", error.text);
+    }
+}
