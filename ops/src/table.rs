@@ -217,6 +217,7 @@ pub static TABLE: &[Row] = &[
     task_manager::StatusOfTask::ROW,
     task_manager::StopTask::ROW,
     config_defaults::GetAll::ROW,
+    config_defaults::GetConfigVersion::ROW,
     vmserverd::GetConnectedVmList::ROW,
     vmserverd::GetOperationTable::ROW,
     vmserverd::GetProductInfo::ROW,
@@ -228,7 +229,6 @@ pub static TABLE: &[Row] = &[
     main_ops::Inc::ROW,
     // Extensions, in byte order.
     task_manager::ListTasks::ROW,
-    config_defaults::GetConfigVersion::ROW,
 ];
 
 /// Position of a row in [`TABLE`]; the index of every per-operation array.
@@ -438,6 +438,7 @@ mod tests {
         "File_Read",
         "File_ReadLastN",
         "Security_ActivateConfig",
+        "Security_CreateCertificate",
         "Security_GetConfig",
         "VMDeleteEdit_DeleteVM",
         "VMDeleteInfo_DeleteVMInfo",
