@@ -127,8 +127,9 @@ pub trait Core: Send + Sync {
     fn register(&self, config: &str, private: bool, vmx: OwnedFd) -> Answer<'_, ()>;
 
     /// Unregisters a machine, durably. `proof` is as for [`Core::register`], or, when the .vmx is
-    /// gone, its directory.
-    fn unregister(&self, config: &str, proof: OwnedFd) -> Answer<'_, ()>;
+    /// gone, the nearest directory above that is there. With `idle` it also fails, with -21, while a
+    /// task is at work in the machine's directory.
+    fn unregister(&self, config: &str, idle: bool, proof: OwnedFd) -> Answer<'_, ()>;
 
     /// Lists a session of the caller as connected to a machine until it ends. `vmx` is the .vmx,
     /// opened for reading.
@@ -244,7 +245,7 @@ pub(crate) mod tests {
         fn register(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
             Box::pin(async { Ok(()) })
         }
-        fn unregister(&self, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+        fn unregister(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
             Box::pin(async { Ok(()) })
         }
         fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {

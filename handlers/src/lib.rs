@@ -39,6 +39,10 @@ mod security;
 mod task_manager;
 pub mod tasks;
 mod tree;
+mod vm_all;
+mod vm_delete;
+mod vm_info;
+mod vm_list;
 mod vmserverd;
 
 pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};

@@ -12,16 +12,21 @@
 //! What else he may do follows from the rights on the file: [`rights`] decides from ids and mode bits
 //! as the kernel does; a file with an access control list is left to the kernel itself.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use hypervisor::vmx_file::VmxFile;
+use hypervisor::vmx_file::{VmxFile, defaults};
+use ops::machine::{PowerState, State, VmDetails};
 use ops::value::ConfigPath;
+use ops::vm_info::VmInfo;
 use ops::{Error, ErrorCode};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fgetxattr};
 use rustix::io::Errno;
 
+use crate::names::Names;
 use crate::registered::Listed;
 use crate::{Ctx, Failure, User};
 
@@ -43,6 +48,15 @@ impl Rights {
     /// From the lowest three bits of a file mode.
     fn from_bits(bits: u32) -> Self {
         Rights { read: bits & 4 != 0, write: bits & 2 != 0, execute: bits & 1 != 0 }
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (has, letter) in [(self.read, "r"), (self.write, "w"), (self.execute, "x")] {
+            f.write_str(if has { letter } else { "-" })?;
+        }
+        Ok(())
     }
 }
 
@@ -129,6 +143,91 @@ impl Machine {
     }
 }
 
+/// What a machine is called: as its .vmx says, else as the file is called.
+pub(crate) fn display_name(vmx: &VmxFile, config: &ConfigPath) -> String {
+    let stem = || Path::new(config.as_str()).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    vmx.display_name().unwrap_or_else(stem)
+}
+
+/// What a machine's own files say of it at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Facts {
+    /// Its name for people.
+    pub(crate) display_name: String,
+    /// Whether it runs.
+    pub(crate) state: State,
+}
+
+impl Facts {
+    /// The facts of a machine without a process.
+    pub(crate) fn of(machine: &Machine) -> Self {
+        let suspended = machine.vmx.suspend_state().is_some();
+        let power = if suspended { PowerState::Suspended } else { PowerState::Off };
+        let display_name = display_name(&machine.vmx, &machine.config);
+        Facts { display_name, state: State { power, paused: false } }
+    }
+
+    /// Key facts, as a list has them.
+    pub(crate) fn details(&self, machine: &Machine) -> VmDetails {
+        let vmx = &machine.vmx;
+        VmDetails {
+            display_name: Some(self.display_name.clone()),
+            guest_os: Some(guest_os(vmx)),
+            power: Some(self.state.power),
+            paused: Some(self.state.paused),
+            id: Some(0),
+            pid: Some(0),
+            uptime: Some(0),
+            heartbeat: Some(0),
+            memory_mb: Some(vmx.memory_mb().into()),
+            cpus: Some(vmx.cpus().into()),
+            cpu_percent: Some(0),
+            ip: Some(vmx.guest_info("ip").unwrap_or_default().to_owned()),
+            permissions: Some(machine.rights.to_string()),
+            has_question: Some(false),
+        }
+    }
+
+    /// Everything about the machine. May wait for a name service and the file system.
+    pub(crate) fn info(&self, machine: &Machine) -> VmInfo {
+        let vmx = &machine.vmx;
+        let adapter = vmx.network_adapters().first().and_then(|adapter| vmx.mac(adapter.number));
+        VmInfo {
+            config: machine.config.clone(),
+            display_name: self.display_name.clone(),
+            guest_os: guest_os(vmx),
+            state: self.state,
+            id: 0,
+            pid: 0,
+            uptime: 0,
+            heartbeat: 0,
+            tools_last_active: 0,
+            memory_mb: vmx.memory_mb().into(),
+            cpus: vmx.cpus().into(),
+            cpu_percent: 0,
+            hardware_version: vmx.hardware_version().unwrap_or_default().into(),
+            ip: vmx.guest_info("ip").unwrap_or_default().to_owned(),
+            mac_address: adapter.map(|mac| mac.to_string()).unwrap_or_default(),
+            permissions: machine.rights.to_string(),
+            run_as_user: Names::default().user(machine.metadata.uid()).to_owned(),
+            has_snapshot: has_snapshot(&machine.config),
+            remote_connections: 0,
+            annotation: vmx.annotation().to_owned(),
+            question: None,
+        }
+    }
+}
+
+fn guest_os(vmx: &VmxFile) -> String {
+    vmx.guest_os().unwrap_or(defaults::GUEST_OS).to_owned()
+}
+
+/// Whether the list of snapshots beside a .vmx has one.
+fn has_snapshot(config: &ConfigPath) -> bool {
+    let list = VmxFile::load(&Path::new(config.as_str()).with_extension("vmsd"));
+    list.is_ok_and(|list| list.number("snapshot.numSnapshots").is_some_and(|count| count > 0))
+}
+
 /// Whether more than the mode bits decides.
 fn has_acl(file: &File) -> bool {
     // Too small for any list, which is an answer too.
@@ -149,7 +248,7 @@ pub(crate) fn readable(config: &str) -> bool {
 }
 
 /// Whether a machine is somebody else's private one.
-fn hidden(user: &User, listed: &Listed, metadata: &Metadata) -> bool {
+pub(crate) fn hidden(user: &User, listed: &Listed, metadata: &Metadata) -> bool {
     listed.private && !user.admin && user.uid != metadata.uid()
 }
 

@@ -44,6 +44,18 @@ impl Registered {
         self.entries.get(self.places.get(config)?)
     }
 
+    /// Where in the list the machine of that path is; larger is later.
+    #[must_use]
+    pub fn place(&self, config: &str) -> Option<u64> {
+        self.places.get(config).copied()
+    }
+
+    /// The machine at a place.
+    #[must_use]
+    pub fn at(&self, place: u64) -> Option<&Listed> {
+        self.entries.get(&place)
+    }
+
     /// All machines.
     pub fn iter(&self) -> impl Iterator<Item = &Listed> {
         self.entries.values()

@@ -37,12 +37,16 @@ pub mod framing;
 pub mod guard;
 pub mod host;
 pub mod host_info;
+pub mod machine;
 pub mod main_ops;
 pub mod reader;
 pub mod security;
 pub mod table;
 pub mod task_manager;
 pub mod value;
+pub mod vm_delete;
+pub mod vm_info;
+pub mod vm_list;
 pub mod vmserverd;
 pub mod writer;
 

@@ -16,7 +16,8 @@
 use crate::error::Fault;
 use crate::reader::Input;
 use crate::{
-    Operation, config_defaults, event_log, file_manager, host, host_info, main_ops, task_manager, vmserverd,
+    Operation, config_defaults, event_log, file_manager, host, host_info, machine, main_ops, task_manager,
+    vm_delete, vm_info, vm_list, vmserverd,
 };
 
 /// Who may ask for an operation.
@@ -218,17 +219,25 @@ pub static TABLE: &[Row] = &[
     task_manager::StopTask::ROW,
     config_defaults::GetAll::ROW,
     config_defaults::GetConfigVersion::ROW,
+    vm_delete::Delete::ROW,
+    vm_delete::DeleteInfo::ROW,
+    vm_list::Register::ROW,
     vmserverd::GetConnectedVmList::ROW,
     vmserverd::GetOperationTable::ROW,
     vmserverd::GetProductInfo::ROW,
     vmserverd::GetRequestCount::ROW,
     vmserverd::IsAdminUser::ROW,
+    vm_list::Unregister::ROW,
     event_log::GetLastNEvents::ROW,
+    vm_info::Info::ROW,
+    vm_info::Who::ROW,
     main_ops::Dec::ROW,
     main_ops::Div::ROW,
     main_ops::Inc::ROW,
     // Extensions, in byte order.
     task_manager::ListTasks::ROW,
+    machine::Create::ROW,
+    machine::List::ROW,
 ];
 
 /// Position of a row in [`TABLE`]; the index of every per-operation array.
@@ -440,12 +449,6 @@ mod tests {
         "Security_ActivateConfig",
         "Security_CreateCertificate",
         "Security_GetConfig",
-        "VMDeleteEdit_DeleteVM",
-        "VMDeleteInfo_DeleteVMInfo",
-        "VMRegister",
-        "VMUnRegister",
-        "VM_INFO",
-        "VM_Who",
     ];
 
     #[test]

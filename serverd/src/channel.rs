@@ -219,10 +219,12 @@ link::messages! {
             private: bool,
         } with 1..=1,
         /// Unregister a machine; the descriptor is its .vmx as for [`Ask::Register`], or, when that
-        /// is gone, its directory.
+        /// is gone, the nearest directory above that is there.
         10 = Unregister {
             /// Path of the .vmx.
             config: String,
+            /// Whether no task may be at work in the machine's directory.
+            idle: bool,
         } with 1..=1,
         /// List a session of this process as connected to a machine until it ends. The descriptor
         /// is the .vmx, opened for reading at least.

@@ -21,7 +21,7 @@ pub enum Need {
     See,
     /// rwx: the caller may do everything with it.
     Administer,
-    /// rwx, or, when the .vmx is gone, the right to change its directory.
+    /// rwx, or, when the .vmx is gone, the right to change the nearest directory above it.
     Unregister,
 }
 
@@ -67,13 +67,13 @@ fn of_file(need: Need, claimant: &Claimant, config: &str, fd: &OwnedFd, facts: &
 
 fn of_directory(claimant: &Claimant, config: &str, fd: &OwnedFd, facts: &Stat) -> Result<(), Error> {
     let config = Path::new(config);
-    let parent = config.parent().ok_or_else(Error::no_such_vm)?;
-    same(facts, parent)?;
     match rustix::fs::lstat(config) {
         Err(Errno::NOENT) => {}
         // There is a file: it is the one to prove a right on.
         _ => return Err(Error::no_access(config.display())),
     }
+    let there = |path: &&Path| !matches!(stat(*path), Err(Errno::NOENT));
+    same(facts, config.ancestors().skip(1).find(there).ok_or_else(Error::no_such_vm)?)?;
     if claimant.uid == 0 || may(claimant, facts, &acl(fd), 2) {
         return Ok(());
     }

@@ -140,7 +140,7 @@ impl Supervisor {
                 let config = config.clone();
                 self.claim(process, question, Need::Administer, config, ask, fds.pop())
             }
-            Ask::Unregister { ref config } => {
+            Ask::Unregister { ref config, .. } => {
                 let config = config.clone();
                 self.claim(process, question, Need::Unregister, config, ask, fds.pop())
             }
@@ -377,7 +377,13 @@ impl Supervisor {
                 let work = Work::Add(list, config.clone());
                 self.store(work, AfterStore::Registered { asker, config, private });
             }
-            Ask::Unregister { config } => {
+            Ask::Unregister { config, idle } => {
+                if idle && self.shared.tasks.is_at_work_in(std::path::Path::new(&config).parent()) {
+                    return self.settle(
+                        asker,
+                        Err(Error::with(ErrorCode::VmBusy, "a task is at work in its directory")),
+                    );
+                }
                 if self.machines.connected().any(|running| running == config) {
                     return self.settle(asker, Err(Error::state_conflict("unregister", "on")));
                 }

@@ -13,6 +13,7 @@
 //! thousand of one user.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ops::{Error, ErrorCode};
@@ -391,6 +392,13 @@ impl Tasks {
         })
     }
 
+    /// Whether a task may be writing into a directory.
+    #[must_use]
+    pub fn is_at_work_in(&self, directory: Option<&Path>) -> bool {
+        let there = |partial: &Partial| Some(Path::new(&partial.directory)) == directory;
+        self.tasks.values().any(|task| task.is_running() && task.partial.as_ref().is_some_and(there))
+    }
+
     /// Whether a task has not ended.
     #[must_use]
     pub fn is_running(&self, id: u64) -> bool {
@@ -450,6 +458,7 @@ mod tests {
         let mut tasks = tasks();
         let id = begin(&mut tasks, 7, 1000).unwrap();
         tasks.progress(7, id, 4, 10).unwrap();
+        assert!(tasks.is_at_work_in(Some(Path::new("/d/"))) && !tasks.is_at_work_in(Some(Path::new("/"))));
         let facts = tasks.status(1000, false, id).unwrap();
         assert_eq!((facts.done, facts.total, facts.state, facts.end), (4, 10, TaskEnd::Running, 0));
         assert!(tasks.needs(7) && !tasks.needs(8));

@@ -262,8 +262,8 @@ impl Core for CoreLink {
         self.order(Ask::Register { config: config.to_owned(), private }, vec![vmx])
     }
 
-    fn unregister(&self, config: &str, proof: OwnedFd) -> Later<'_, ()> {
-        self.order(Ask::Unregister { config: config.to_owned() }, vec![proof])
+    fn unregister(&self, config: &str, idle: bool, proof: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::Unregister { config: config.to_owned(), idle }, vec![proof])
     }
 
     fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Later<'_, ()> {

@@ -56,7 +56,7 @@ impl Core for TestCore {
     fn register(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }
-    fn unregister(&self, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+    fn unregister(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }
     fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {

@@ -249,7 +249,8 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
     stage.settle().await;
     assert_eq!(stage.answer().await, (7, Answer::Users { users: Vec::new() }));
 
-    let unregister = ToCore::Ask { question: 8, ask: Inner(Ask::Unregister { config: config.clone() }) };
+    let unregister =
+        ToCore::Ask { question: 8, ask: Inner(Ask::Unregister { config: config.clone(), idle: true }) };
     stage.says_with(unregister, vec![open()]);
     stage.settle().await;
     assert_eq!(stage.answer().await, (8, Answer::Done {}));
