@@ -3,7 +3,7 @@
 mod common;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hypervisor::vmdk::{
     Adapter, CreateOptions, Disk, DiskFileRole, Error, FileOpener, Kind, Mode, create, files,
@@ -174,7 +174,7 @@ fn parents_that_cannot_be() {
     assert_eq!(error.io_error().unwrap().kind(), std::io::ErrorKind::NotFound);
     std::fs::write(directory.path().join("text"), "no disk").unwrap();
     let error = create(&path, &child(Kind::MonolithicSparse, "text")).unwrap_err();
-    assert!(matches!(error, Error::Malformed { .. }), "{error}");
+    assert!(matches!(&error, Error::Parent(why) if matches!(**why, Error::Malformed { .. })), "{error}");
     for kind in [Kind::MonolithicFlat, Kind::TwoGbMaxExtentFlat, Kind::Vmfs] {
         create(&directory.path().join("p.vmdk"), &CreateOptions { overwrite: true, ..options(kind) })
             .unwrap();
@@ -182,6 +182,11 @@ fn parents_that_cannot_be() {
     }
     for hint in ["a\"b.vmdk", "a\nb.vmdk", ""] {
         assert!(create(&path, &child(Kind::MonolithicSparse, hint)).is_err());
+    }
+    for name in ["", "new.vmdk/", "new.vmdk/.", "new.vmdk/.."] {
+        let path = PathBuf::from(format!("{}/{name}", directory.path().display()));
+        let result = create(&path, &options(Kind::MonolithicSparse));
+        assert!(matches!(result, Err(Error::BadOption(_))), "{name}: {result:?}");
     }
     for name in ["a\"b.vmdk", "a\nRW 1 FLAT \"x\" 0"] {
         let result = create(&directory.path().join(name), &options(Kind::MonolithicSparse));
@@ -203,7 +208,11 @@ fn disks_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let base = directory.path().join("b.vmdk");
     let path = directory.path().join("c.vmdk");
-    let busy = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Busy { .. })), "{result:?}");
+    let busy = |result: Result<(), Error>| match result {
+        Err(Error::Busy { .. }) => {}
+        Err(Error::Parent(why)) if matches!(*why, Error::Busy { .. }) => {}
+        other => panic!("{other:?}"),
+    };
     create(&base, &options(Kind::MonolithicSparse)).unwrap();
 
     let writer = Disk::open(&base, Mode::Write).unwrap();

@@ -221,6 +221,32 @@ fn the_largest_directories_in_the_worst_order() {
     }
 }
 
+/// Two thousand extents of one sector, each of which claims to have the largest directory there is.
+#[test]
+fn many_large_directories() {
+    const EXTENTS: u64 = 2000;
+    let memory = Memory::new();
+    let mut text = "version=1\nCID=1\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentSparse\"\n".to_owned();
+    let mut header = vec![0_u8; 512];
+    let mut put = |offset: usize, bytes: &[u8]| header[offset..offset + bytes.len()].copy_from_slice(bytes);
+    put(0, b"KDMV\x01\0\0\0\x01\0\0\0");
+    put(12, &0xffff_ffff_u64.to_le_bytes());
+    put(20, &64_u64.to_le_bytes());
+    put(44, &512_u32.to_le_bytes());
+    put(56, &1_u64.to_le_bytes());
+    put(73, b"\n \r\n");
+    // One sector is all that is needed of it; the rest is not even there.
+    header.resize(1024, 0);
+    for number in 0..EXTENTS {
+        memory.put(format!("/m/{number}"), &header);
+        text.push_str(&format!("RW 1 SPARSE \"{number}\"\n"));
+    }
+    memory.put("/m/a.vmdk", (text + "#\n").as_bytes());
+    let mut disk = open(&memory, Path::new("/m/a.vmdk"), Mode::Read).unwrap();
+    assert_eq!(disk.capacity(), EXTENTS);
+    disk.read_at(EXTENTS - 1, &mut [0; 512]).unwrap();
+}
+
 /// `scattered` tables in no order; or, with 0, a million of them in order.
 fn largest_cow(directory: &Path, scattered: u32, opens: bool) {
     let path = directory.join("worst.vmdk");

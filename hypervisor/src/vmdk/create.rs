@@ -178,10 +178,14 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<Created, Error> {
 /// # Errors
 /// As [`create`].
 pub fn create_with(opener: &dyn Opener, path: &Path, options: &CreateOptions) -> Result<Created, Error> {
-    let name = path.file_name().ok_or_else(|| bad(format!("{} names no file", path.display())))?;
+    // `Path` passes over a slash and a dot at the end; the kernel would not.
+    let name = path.file_name().filter(|name| path.as_os_str().as_bytes().ends_with(name.as_bytes()));
+    let name = name.ok_or_else(|| bad(format!("{} names no file", path.display())))?;
     // Kept open, and so locked, until the child is there: its CID must not change meanwhile.
     let parent = match &options.parent {
-        Some(hint) => Some(Disk::open_quiet(opener, &beside(path, hint))?),
+        Some(hint) => Some(
+            Disk::open_quiet(opener, &beside(path, hint)).map_err(|error| Error::Parent(Box::new(error)))?,
+        ),
         None => None,
     };
     let planned = plan(name, options, parent.as_ref())?;

@@ -60,6 +60,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The parent of a disk that was to be made cannot be used.
+    #[error("{0}")]
+    Parent(Box<Error>),
     /// A disk cannot be made like that.
     #[error("{0}")]
     BadOption(String),
@@ -107,6 +110,7 @@ impl Error {
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Error::Io { source, .. } => Some(source),
+            Error::Parent(error) => error.io_error(),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::bytes::to_len;
+use super::bytes::{round_up, to_len};
 use super::descriptor::{ExtentAccess, ExtentKind, ExtentLine};
 use super::error::Error;
 use super::flat::FlatExtent;
@@ -11,7 +11,21 @@ use super::part::Part;
 use super::sparse::{Below, SparseExtent};
 use super::storage::Access;
 use super::stream::StreamExtent;
-use super::{SECTOR, hosted};
+use super::{SECTOR, cowd, hosted};
+
+/// How much of an extent of `own` sectors is looked at, where the descriptor expects `sectors`: whole
+/// grains. A directory for more is not read: the disk alone, and not the number in each of two thousand
+/// headers, decides how much memory its directories take.
+///
+/// # Errors
+/// When the extent is too small.
+fn needed(part: &Part, own: u64, grain: u64, sectors: u64) -> Result<u64, Error> {
+    if own < sectors {
+        let reason = format!("an extent of {own} sectors; the descriptor expects {sectors}");
+        return Err(Error::malformed(part.path(), reason));
+    }
+    Ok(own.min(round_up(sectors, grain)))
+}
 
 /// An extent and its place in the disk.
 pub(crate) struct Extent {
@@ -50,27 +64,25 @@ impl Extent {
             ExtentKind::Flat | ExtentKind::Vmfs => {
                 Body::Flat(FlatExtent::open(open(access)?, line.offset, line.sectors)?)
             }
-            ExtentKind::Sparse => Self::open_hosted(&open(access)?, access)?,
-            ExtentKind::VmfsSparse => Body::Sparse(Box::new(SparseExtent::open_cow(&open(access)?, access)?)),
+            ExtentKind::Sparse => Self::open_hosted(&open(access)?, access, line.sectors)?,
+            ExtentKind::VmfsSparse => {
+                let part = open(access)?;
+                let header = cowd::Header::read(&part)?;
+                let capacity = needed(&part, header.capacity, header.grain, line.sectors)?;
+                let header = cowd::Header { capacity, ..header };
+                Body::Sparse(Box::new(SparseExtent::open_cow(&part, &header, access)?))
+            }
             ExtentKind::Other(kind) => {
                 return Err(Error::unsupported(descriptor, format!("extents of kind {kind}")));
             }
         };
-        let extent = Extent { start, sectors: line.sectors, access: line.access, body };
-        let own = match &extent.body {
-            Body::Sparse(sparse) => sparse.capacity(),
-            Body::Stream(stream) => stream.capacity(),
-            Body::Flat(_) | Body::Zero => line.sectors,
-        };
-        if own < line.sectors {
-            let reason = format!("an extent of {own} sectors; the descriptor expects {}", line.sectors);
-            return Err(Error::malformed(extent.part().map_or(descriptor, Part::path), reason));
-        }
-        Ok(extent)
+        Ok(Extent { start, sectors: line.sectors, access: line.access, body })
     }
 
-    fn open_hosted(part: &Part, access: Access) -> Result<Body, Error> {
+    fn open_hosted(part: &Part, access: Access, sectors: u64) -> Result<Body, Error> {
         let header = hosted::Header::read(part)?;
+        let capacity = needed(part, header.capacity, header.grain, sectors)?;
+        let header = hosted::Header { capacity, ..header };
         Ok(if header.compressed {
             Body::Stream(Box::new(StreamExtent::open(part, &header, access)?))
         } else {

@@ -54,9 +54,8 @@ impl SparseExtent {
     /// Opens a `COWD` extent.
     ///
     /// # Errors
-    /// When header or directory cannot be right.
-    pub(crate) fn open_cow(part: &Part, access: Access) -> Result<Self, Error> {
-        let header = cowd::Header::read(part)?;
+    /// When the directory cannot be right.
+    pub(crate) fn open_cow(part: &Part, header: &cowd::Header, access: Access) -> Result<Self, Error> {
         let shape = Shape {
             capacity: header.capacity,
             grain: header.grain,
@@ -98,10 +97,6 @@ impl SparseExtent {
 
     pub(crate) fn map_mut(&mut self) -> &mut GrainMap {
         &mut self.map
-    }
-
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
     }
 
     pub(crate) fn grain(&self) -> u64 {

@@ -60,10 +60,6 @@ impl StreamExtent {
         &mut self.map
     }
 
-    pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     pub(crate) fn grain(&self) -> u64 {
         self.grain
     }

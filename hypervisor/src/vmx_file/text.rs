@@ -39,8 +39,8 @@ impl VmxFile {
         };
         // The first line decides; files with both kinds of line ends are given one.
         let cr_lf = text.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r'));
-        let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches('\r')).collect();
-        VmxFile { config: ProductConfig::parse(&lines.join("\n")), encoding, cr_lf }
+        let plain: String = text.lines().flat_map(|line| [line.trim_end_matches('\r'), "\n"]).collect();
+        VmxFile { config: ProductConfig::parse(&plain), encoding, cr_lf }
     }
 
     /// The contents of the file, every line ended.
@@ -107,11 +107,12 @@ mod tests {
 
     #[test]
     fn everything_comes_back() {
-        let files: [&[u8]; 5] = [
+        let files: [&[u8]; 6] = [
             b"#!/usr/bin/vmware\n\n# note\n  memsize=64\nunknown.key = \"x\" # why\nno setting\n",
             b"displayName = \"a\"\r\nmemsize = \"64\"\r\n",
             b"displayName = \"caf\xe9 \x80\"\nmemsize = \"64\"\n",
             b"displayName = \"caf\xc3\xa9\"\n",
+            b"a\n\n\n",
             b"",
         ];
         for file in files {
@@ -144,6 +145,9 @@ mod tests {
             prop_assert_eq!(VmxFile::parse(&written).to_bytes(), written.clone());
             let plain = |bytes: &[u8]| bytes.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect::<Vec<_>>();
             prop_assert_eq!(plain(&written), plain(&bytes));
+            let ended = bytes.is_empty() || bytes.ends_with(b"\n");
+            let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
+            prop_assert_eq!(lines(&written), lines(&bytes) + usize::from(!ended));
         }
 
         #[test]
