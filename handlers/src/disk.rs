@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::{Ctx, Failure};
 
 /// Largest disk in bytes.
-const MAX_SIZE: u64 = MAX_CAPACITY * SECTOR;
+pub(crate) const MAX_SIZE: u64 = MAX_CAPACITY * SECTOR;
 
 /// Makes the disk: all of its files, or none.
 #[handler]
@@ -58,7 +58,7 @@ fn size(req: &CreateCowDisk) -> Result<u64, Error> {
         .ok_or_else(|| Error::invalid(name, format_args!("must be 1 to {MAX_SIZE} bytes")))
 }
 
-fn adapter(adapter: AdapterType) -> Adapter {
+pub(crate) fn adapter(adapter: AdapterType) -> Adapter {
     match adapter {
         AdapterType::Ide => Adapter::Ide,
         AdapterType::BusLogic => Adapter::BusLogic,
@@ -66,7 +66,7 @@ fn adapter(adapter: AdapterType) -> Adapter {
     }
 }
 
-fn kind(kind: DiskType) -> Kind {
+pub(crate) fn kind(kind: DiskType) -> Kind {
     match kind {
         DiskType::MonolithicSparse => Kind::MonolithicSparse,
         DiskType::TwoGbMaxExtentSparse => Kind::TwoGbMaxExtentSparse,
@@ -75,7 +75,7 @@ fn kind(kind: DiskType) -> Kind {
 }
 
 /// Why no disk was made.
-fn refusal(error: &vmdk::Error) -> Error {
+pub(crate) fn refusal(error: &vmdk::Error) -> Error {
     use vmdk::Error as Disk;
     match error {
         Disk::Io { path, source, .. } => Error::file(path, source),

@@ -40,6 +40,7 @@ mod task_manager;
 pub mod tasks;
 mod tree;
 mod vm_all;
+mod vm_create;
 mod vm_delete;
 mod vm_info;
 mod vm_list;
