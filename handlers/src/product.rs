@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use link::Layout;
+use link::layout::VM_DIRECTORY;
 use link::product_config::ProductConfig;
 
 use crate::Failure;
-
-/// Where new machines are made when `vmdir` does not say otherwise.
-const VM_DIRECTORY: &str = "/var/lib/vmware/Virtual Machines";
 
 /// The directory of new machines: `vmdir` of the product's settings, if that is an absolute path, else
 /// the product's own, below the root of the instance. Reads a small file.

@@ -276,7 +276,13 @@ impl LogRights {
     /// The rights for the log of a machine whose .vmx is like this.
     #[must_use]
     pub fn like(config: &std::fs::Metadata) -> Self {
-        LogRights { uid: config.uid(), gid: config.gid(), mode: 0o600 | (config.mode() & 0o044) }
+        Self::of(config.uid(), config.gid(), config.mode())
+    }
+
+    /// The rights for the log of a machine whose .vmx has this owner, group and mode.
+    #[must_use]
+    pub fn of(uid: u32, gid: u32, mode: u32) -> Self {
+        LogRights { uid, gid, mode: 0o600 | (mode & 0o044) }
     }
 }
 
@@ -333,13 +339,14 @@ fn open_or_create(path: &Path, rights: LogRights) -> io::Result<File> {
                 format!("{} is no file", path.display()),
             ));
         }
-        // The .vmx may have got another owner or mode since. Who is not root cannot follow everywhere.
+        // The .vmx may have got another owner or mode since. Who is not root cannot follow everywhere;
+        // the mode comes first, because what was given away cannot be changed any more.
+        if metadata.mode() & 0o777 != rights.mode {
+            let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(rights.mode));
+        }
         if (metadata.uid(), metadata.gid()) != (rights.uid, rights.gid) {
             let (uid, gid) = (Uid::from_raw(rights.uid), Gid::from_raw(rights.gid));
             let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
-        }
-        if metadata.mode() & 0o777 != rights.mode {
-            let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(rights.mode));
         }
         return Ok(file);
     }

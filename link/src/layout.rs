@@ -13,6 +13,7 @@
 //! ROOT/run/vmware/authd-link.sock   the server core              mode 0600
 //! ROOT/var/log/vmware/*.log         logs
 //! ROOT/var/lib/vmserverd/           state that must survive
+//! ROOT/var/lib/vmware/Virtual Machines/  new machines           mode 1777
 //! ```
 
 use std::io;
@@ -107,6 +108,18 @@ impl Layout {
         if self.privileged { 902 } else { 9902 }
     }
 
+    /// Makes the directory of new machines, where everybody may make one and nobody removes another's:
+    /// mode 1777.
+    fn create_machine_directory(&self) -> io::Result<()> {
+        let path = self.path(VM_DIRECTORY);
+        if path.is_dir() {
+            return Ok(());
+        }
+        create_directory(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o1777))
+            .map_err(|error| describe(&error, "cannot open to everybody", &path))
+    }
+
     /// Makes the directories that do not exist yet, each with mode 0755, so that callers of every
     /// user can reach the socket.
     ///
@@ -116,9 +129,12 @@ impl Layout {
         for directory in ["/etc/vmware/ssl", "/run/vmware", "/var/log/vmware", "/var/lib/vmserverd"] {
             create_directory(&self.path(directory))?;
         }
-        Ok(())
+        self.create_machine_directory()
     }
 }
+
+/// Where new machines are made unless `vmdir` of the product's settings says otherwise.
+pub const VM_DIRECTORY: &str = "/var/lib/vmware/Virtual Machines";
 
 /// Makes a directory and its missing parents with mode 0755 whatever the umask says.
 fn create_directory(path: &Path) -> io::Result<()> {

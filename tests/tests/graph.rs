@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("handlers", &["ops", "handlers-derive", "hypervisor", "link"]),
     ("handlers-derive", &[]),
     ("hypervisor", &["link"]),
-    ("serverd", &["handlers", "link", "ops"]),
+    ("serverd", &["handlers", "hypervisor", "link", "ops"]),
     ("tests", &["link", "ops"]),
     ("xtask", &["link", "ops"]),
 ];

@@ -42,6 +42,7 @@ use std::time::Duration;
 use ::link::gateway::{ToAuthd, ToServerd};
 use ::link::identity::for_log;
 use ::link::{Layout, Outbox, Settings};
+use hypervisor::event_log::LogRights;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -100,8 +101,8 @@ pub enum Event {
         asker: Asker,
         /// The question.
         ask: Ask,
-        /// Whether the caller has it.
-        proven: Result<(), ops::Error>,
+        /// Whether the caller has it, and then who may read the machine's event log.
+        proven: Result<Option<LogRights>, ops::Error>,
     },
     /// The writer has worked.
     Stored(store::Results),
@@ -196,25 +197,40 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
     }
     let template = template(layout, settings, level);
     let admission = admission(layout, settings);
+    let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    let shared = remembered(places(layout, settings), settings, layout.privileged, sender.clone())?;
     if layout.privileged {
         privileges::reduce()?;
     }
     let socket = Settings::path_or(&settings.authd.link, layout.link_socket());
-    let places = Places {
-        public: layout.path("/etc/vmware/vm-list"),
-        private: layout.path("/etc/vmware/vm-list-private"),
-        journal: layout.path("/var/lib/vmserverd/tasks"),
-    };
-    let limits = Limits::from(&settings.serverd.tasks);
+    let supervisor = Supervisor::new(template, shared, sender.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run(template, admission, socket, places, limits));
+    let result = runtime.block_on(run(supervisor, admission, socket, sender, events));
     // A proof may wait for a file system that never answers.
     runtime.shutdown_background();
     Ok(result?)
 }
 
+/// Where things are that survive.
+fn places(layout: &Layout, settings: &Settings) -> Places {
+    Places {
+        public: layout.path("/etc/vmware/vm-list"),
+        private: layout.path("/etc/vmware/vm-list-private"),
+        journal: layout.path("/var/lib/vmserverd/tasks"),
+        event_logs: layout.path(&settings.serverd.eventlog.dir),
+    }
+}
+
 /// What survives from earlier runs.
-fn remembered(places: Places, limits: Limits, events: mpsc::Sender<Event>) -> io::Result<Shared> {
+fn remembered(
+    places: Places,
+    settings: &Settings,
+    privileged: bool,
+    events: mpsc::Sender<Event>,
+) -> io::Result<Shared> {
+    let limits = Limits::from(&settings.serverd.tasks);
+    std::fs::create_dir_all(&places.event_logs)
+        .map_err(|error| ::link::layout::describe(&error, "cannot make", &places.event_logs))?;
     let inventory = Inventory::load(&places.public, &places.private)?;
     tracing::info!("{} machines are registered", inventory.len());
     let journal = match std::fs::read(&places.journal) {
@@ -226,7 +242,7 @@ fn remembered(places: Places, limits: Limits, events: mpsc::Sender<Event>) -> io
     if lines.as_bytes() != journal {
         store::replace_journal(&places.journal, &lines)?;
     }
-    Ok(Shared { inventory, tasks, store: Some(Store::start(places, events)?) })
+    Ok(Shared { inventory, tasks, store: Some(Store::start(places, privileged, events)?) })
 }
 
 fn template(layout: &Layout, settings: &Settings, level: tracing::Level) -> Template {
@@ -264,20 +280,17 @@ fn admission(layout: &Layout, settings: &Settings) -> Admission {
 
 /// Serves until SIGTERM or SIGINT, then finishes.
 async fn run(
-    template: Template,
+    supervisor: Supervisor,
     admission: Admission,
     socket: PathBuf,
-    places: Places,
-    limits: Limits,
+    sender: mpsc::Sender<Event>,
+    mut events: mpsc::Receiver<Event>,
 ) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (sender, mut events) = mpsc::channel(WAITING_EVENTS);
     notify(&[NotifyState::Status("waiting for vmware-authd")]);
-    let shared = remembered(places, limits, sender.clone())?;
-    tokio::spawn(link::keep(socket, sender.clone()));
-    let mut core =
-        Core { supervisor: Supervisor::new(template, shared, sender), admission, link: None, ready: false };
+    tokio::spawn(link::keep(socket, sender));
+    let mut core = Core { supervisor, admission, link: None, ready: false };
     // What an earlier run left half done.
     core.supervisor.clean_up();
     loop {

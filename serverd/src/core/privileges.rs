@@ -18,13 +18,28 @@ const KEPT: [Capability; 5] = [
     Capability::CAP_SETUID,
 ];
 
-/// Gives up every capability but those that are used.
+/// What the thread needs that writes event logs, which belong to the owners of machines.
+const WRITER: [Capability; 3] = [Capability::CAP_CHOWN, Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER];
+
+/// Gives up every capability of this thread, and of those it starts, but those that the core uses.
 ///
 /// # Errors
 /// As `capset(2)`.
 pub fn reduce() -> Result<(), caps::errors::CapsError> {
+    reduce_to(&KEPT)
+}
+
+/// The same for the thread that writes.
+///
+/// # Errors
+/// As `capset(2)`.
+pub fn reduce_writer() -> Result<(), caps::errors::CapsError> {
+    reduce_to(&WRITER)
+}
+
+fn reduce_to(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
     let has = caps::read(None, CapSet::Permitted)?;
-    let kept: CapsHashSet = KEPT.into_iter().filter(|capability| has.contains(capability)).collect();
+    let kept: CapsHashSet = kept.iter().copied().filter(|capability| has.contains(capability)).collect();
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
     caps::set(None, CapSet::Effective, &kept)?;
     caps::set(None, CapSet::Permitted, &kept)

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use hypervisor::event_log::LogRights;
 use ops::{Error, ErrorCode};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fgetxattr, fstat, stat};
 use rustix::io::Errno;
@@ -34,15 +35,27 @@ pub struct Claimant {
     pub groups: Vec<u32>,
 }
 
-/// Looks whether a descriptor proves a right on the machine `config`. May wait for ever.
+/// Looks whether a descriptor proves a right on the machine `config`, and tells who may read its event
+/// log; nobody is told of when the .vmx is gone. May wait for ever.
 ///
 /// # Errors
 /// -11 when it is no .vmx of that path, -4 when the right is missing.
-pub fn prove(need: Need, claimant: &Claimant, config: &str, fd: &OwnedFd) -> Result<(), Error> {
+pub fn prove(
+    need: Need,
+    claimant: &Claimant,
+    config: &str,
+    fd: &OwnedFd,
+) -> Result<Option<LogRights>, Error> {
     let facts = fstat(fd).map_err(|_| Error::no_such_vm())?;
     match (FileType::from_raw_mode(facts.st_mode), need) {
-        (FileType::RegularFile, _) => of_file(need, claimant, config, fd, &facts),
-        (FileType::Directory, Need::Unregister) => of_directory(claimant, config, fd, &facts),
+        (FileType::RegularFile, _) => {
+            of_file(need, claimant, config, fd, &facts)?;
+            Ok(Some(LogRights::of(facts.st_uid, facts.st_gid, facts.st_mode)))
+        }
+        (FileType::Directory, Need::Unregister) => {
+            of_directory(claimant, config, fd, &facts)?;
+            Ok(None)
+        }
         _ => Err(Error::no_such_vm()),
     }
 }
@@ -198,7 +211,7 @@ mod tests {
         let config = path.to_str().unwrap();
         let both = || OpenOptions::new().read(true).write(true).open(&path).unwrap().into();
         let read = || File::open(&path).unwrap().into();
-        let code = |result: Result<(), Error>| result.map_err(|error| error.code.number());
+        let code = |result: Result<_, Error>| result.map(drop).map_err(|error| error.code.number());
         // Somebody whose uid is not root's, and who owns the file when the test is not root.
         let who = if me == 0 { Claimant { uid: 12345, groups: vec![0] } } else { claimant(me) };
         assert_eq!(code(prove(Need::See, &who, config, &read())), Ok(()));

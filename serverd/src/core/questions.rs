@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use ::link::vm_list;
 use ::link::wire::{Inner, Message};
+use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 use rustix::io::Errno;
 
-use super::Event;
 use super::inventory::Inventory;
 use super::journal::Partial;
 use super::processes::ProcessId;
@@ -21,6 +21,7 @@ use super::proof::{self, Claimant, Need};
 use super::store::{Failed, List, Results, Store, Work};
 use super::supervisor::Supervisor;
 use super::tasks::{Orphan, Tasks};
+use super::{Event as Happened, tasks};
 use crate::channel::{Answer, Ask, Change, SessionFacts, TaskFacts, ToSession};
 
 /// Bytes of text that go into one message.
@@ -61,8 +62,8 @@ pub struct UnderWay {
 
 #[derive(Debug)]
 enum AfterStore {
-    Registered { asker: Asker, config: String, private: bool },
-    Unregistered { asker: Asker, config: String },
+    Registered { asker: Asker, config: String, private: bool, rights: Option<LogRights> },
+    Unregistered { asker: Asker, config: String, rights: Option<LogRights> },
     Begun { asker: Asker, task: u64 },
 }
 
@@ -231,7 +232,7 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(STOP_WITHIN).await;
-            let _ = events.send(Event::StopWaited { task, asker }).await;
+            let _ = events.send(Happened::StopWaited { task, asker }).await;
         });
         Ok(())
     }
@@ -349,24 +350,26 @@ impl Supervisor {
         tokio::task::spawn_blocking(move || {
             let proven = proof::prove(need, &claimant, &config, &fd);
             drop(fd);
-            let _ = events.blocking_send(Event::Proven { asker: Asker { process, question }, ask, proven });
+            let _ =
+                events.blocking_send(Happened::Proven { asker: Asker { process, question }, ask, proven });
         });
     }
 
     /// A proof has been tried.
-    pub fn proven(&mut self, asker: Asker, ask: Ask, proven: Result<(), Error>) {
+    pub fn proven(&mut self, asker: Asker, ask: Ask, proven: Result<Option<LogRights>, Error>) {
         if let Some(claims) = self.claims(asker.process) {
             claims.proving = false;
         }
         self.next_proof(asker.process);
-        if let Err(error) = proven {
-            let error = match (&ask, error.code) {
-                // As if it were not registered, since to this caller it is not.
-                (Ask::Attach { config, .. } | Ask::Who { config }, _) => Error::not_registered(config),
-                _ => error,
-            };
-            return self.settle(asker, Err(error));
-        }
+        let rights = match (proven, &ask) {
+            (Ok(rights), _) => rights,
+            // As if it were not registered, since to this caller it is not.
+            (Err(_), Ask::Attach { config, .. } | Ask::Who { config }) => {
+                let error = Error::not_registered(config);
+                return self.settle(asker, Err(error));
+            }
+            (Err(error), _) => return self.settle(asker, Err(error)),
+        };
         match ask {
             Ask::Register { config, private } => {
                 if self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
@@ -375,7 +378,7 @@ impl Supervisor {
                 }
                 let list = if private { List::Private } else { List::Public };
                 let work = Work::Add(list, config.clone());
-                self.store(work, AfterStore::Registered { asker, config, private });
+                self.store(work, AfterStore::Registered { asker, config, private, rights });
             }
             Ask::Unregister { config, idle } => {
                 if idle && self.shared.tasks.is_at_work_in(std::path::Path::new(&config).parent()) {
@@ -392,7 +395,7 @@ impl Supervisor {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }
                 let work = Work::Remove(config.clone());
-                self.store(work, AfterStore::Unregistered { asker, config });
+                self.store(work, AfterStore::Unregistered { asker, config, rights });
             }
             Ask::Attach { session, config } => {
                 if self.is_live(asker.process, session) {
@@ -430,6 +433,16 @@ impl Supervisor {
 
     // Writing.
 
+    /// Writes into the event log of a machine what somebody did to it.
+    fn log_event(&mut self, asker: Asker, config: &str, rights: Option<LogRights>, subject: &str) {
+        let (Some(rights), Some(owner)) = (rights, self.owner(asker.process)) else { return };
+        let mut event = Event::new(EventKind::Info, tasks::unix_now(), subject);
+        event.users.push(owner.name);
+        if let Some(store) = &mut self.shared.store {
+            store.push(Work::Event { config: config.to_owned(), rights, event });
+        }
+    }
+
     fn store(&mut self, work: Work, after: AfterStore) {
         match &mut self.shared.store {
             Some(store) => {
@@ -452,20 +465,22 @@ impl Supervisor {
     fn after(&mut self, after: AfterStore, result: Result<(), Failed>) {
         let result = result.map_err(|failed| not_written(&failed));
         match after {
-            AfterStore::Registered { asker, config, private } => {
+            AfterStore::Registered { asker, config, private, rights } => {
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is registered by {}", self.name(asker.process));
                     self.shared.inventory.put(&config, private);
+                    self.log_event(asker, &config, rights, "Virtual machine registered.");
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
-            AfterStore::Unregistered { asker, config } => {
+            AfterStore::Unregistered { asker, config, rights } => {
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is unregistered by {}", self.name(asker.process));
                     self.shared.inventory.remove(&config);
                     self.under_way.attached.remove(&config);
+                    self.log_event(asker, &config, rights, "Virtual machine unregistered.");
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }

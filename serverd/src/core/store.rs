@@ -18,6 +18,7 @@ use std::sync::mpsc as blocking;
 
 use ::link::product_config::replace_file;
 use ::link::vm_list::{self, VmList};
+use hypervisor::event_log::{self, LogRights};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
@@ -50,6 +51,15 @@ pub enum Work {
     Remove(String),
     /// Append a line, which has its end, to the journal of tasks.
     Journal(String),
+    /// Append an event to the log of a machine. Nobody waits for it.
+    Event {
+        /// Path of the .vmx.
+        config: String,
+        /// Who may read the log.
+        rights: LogRights,
+        /// The event.
+        event: event_log::Event,
+    },
 }
 
 /// A piece of work and the number under which its result is reported.
@@ -68,6 +78,8 @@ pub struct Places {
     pub private: PathBuf,
     /// The journal of tasks.
     pub journal: PathBuf,
+    /// The directory of event logs.
+    pub event_logs: PathBuf,
 }
 
 /// The core's end of the writer.
@@ -78,13 +90,20 @@ pub struct Store {
 }
 
 impl Store {
-    /// Starts the writer; results arrive as [`Event::Stored`].
+    /// Starts the writer; results arrive as [`Event::Stored`]. When `privileged` it keeps the rights
+    /// that writing event logs takes, so it must be started before the core gives them up.
     ///
     /// # Errors
     /// When there can be no further thread.
-    pub fn start(places: Places, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    pub fn start(places: Places, privileged: bool, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let (jobs, queue) = blocking::channel();
-        let writer = move || write_all(&places, &queue, &events);
+        let writer = move || {
+            if privileged && let Err(error) = super::privileges::reduce_writer() {
+                tracing::error!("the writer cannot give up capabilities: {error}");
+                std::process::abort();
+            }
+            write_all(&places, &queue, &events);
+        };
         std::thread::Builder::new().name("store".into()).spawn(writer)?;
         Ok(Store { jobs, next: 1 })
     }
@@ -155,6 +174,12 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
             Work::Remove(config) => {
                 removed.insert(config.as_str());
                 removals.push(*number);
+            }
+            Work::Event { config, rights, event } => {
+                if let Err(error) = event_log::append(&places.event_logs, Path::new(config), *rights, event) {
+                    tracing::warn!("no event in the log of {config}: {error}");
+                }
+                results.push((*number, Ok(())));
             }
             Work::Journal(line) => {
                 journal.extend_from_slice(line.as_bytes());
@@ -279,6 +304,7 @@ mod tests {
             public: directory.join("vm-list"),
             private: directory.join("vm-list-private"),
             journal: directory.join("tasks"),
+            event_logs: directory.to_owned(),
         }
     }
 
