@@ -93,13 +93,13 @@ pub(crate) fn device(facts: &Statx) -> (u32, u32) {
 
 /// The name under which the kernel lets an open descriptor be used as a path. It leads to exactly the
 /// file that was opened, wherever its name has gone.
-pub(crate) fn descriptor_path(fd: BorrowedFd<'_'>) -> String {
+pub(crate) fn descriptor_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Opens for reading what was opened with [`open_path`] and found to be a regular file.
-pub(crate) fn reopen_for_reading(fd: BorrowedFd<'_'>) -> io::Result<OwnedFd> {
+pub(crate) fn reopen_for_reading(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(openat(CWD, descriptor_path(fd), flags, Mode::empty())?)
 }
