@@ -164,3 +164,167 @@ fn read_last_n(_: &Ctx, req: ReadLastN) -> Result<ReadLastNReply, Error> {
         warnings: tail.short.then_some(warning).into_iter().collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::tests::ctx;
+    use ops::file_manager::{EntryType, Modes};
+    use ops::value::{HostPath, Triad};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    fn path(base: &Path, name: &str) -> HostPath {
+        HostPath::try_from(format!("{}/{name}", base.to_str().unwrap())).unwrap()
+    }
+
+    fn creation(file: HostPath, contents: &str, overwrite: bool) -> Create {
+        let (encoding, modes) = (Encoding::Text, Modes::default());
+        Create { file, contents: Some(contents.into()), encoding, modes, overwrite }
+    }
+
+    #[test]
+    fn a_created_file_has_its_contents_and_rights() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| path(base.path(), name);
+        let mode = |name: &str| base.path().join(name).metadata().unwrap().mode() & 0o7777;
+        assert_eq!(create(&ctx(), creation(at("a"), "one", false)).unwrap().size, Size(3));
+        assert_eq!(mode("a"), 0o644);
+        let error = create(&ctx(), creation(at("a"), "two", false)).unwrap_err();
+        assert_eq!(error.text, format!("{}: File exists", at("a")));
+        std::fs::set_permissions(base.path().join("a"), PermissionsExt::from_mode(0o4750)).unwrap();
+        create(&ctx(), creation(at("a"), "two", true)).unwrap();
+        assert_eq!(
+            (std::fs::read(base.path().join("a")).unwrap().as_slice(), mode("a")),
+            (&b"two"[..], 0o750)
+        );
+        let binary = Create {
+            contents: Some("AP8=".into()),
+            encoding: Encoding::Base64,
+            modes: Modes { other_mode: Some(Triad::from_bits(7)), ..Modes::default() },
+            ..creation(at("b"), "", false)
+        };
+        create(&ctx(), binary.clone()).unwrap();
+        assert_eq!((std::fs::read(base.path().join("b")).unwrap(), mode("b")), (vec![0, 255], 0o647));
+        let wrong = Create { contents: Some("AP8".into()), file: at("c"), ..binary };
+        assert_eq!(create(&ctx(), wrong).unwrap_err().code.number(), -3);
+        let empty = Create { contents: None, ..creation(at("d"), "", false) };
+        assert_eq!(create(&ctx(), empty).unwrap().size, Size(0));
+        for place in ["", ".", "a/", "new/"] {
+            let error = create(&ctx(), creation(at(place), "x", true)).unwrap_err();
+            assert!(error.text.ends_with("Is a directory"), "{place}: {error}");
+        }
+        assert!(
+            create(&ctx(), creation(at("no/x"), "x", true))
+                .unwrap_err()
+                .text
+                .ends_with("No such file or directory")
+        );
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn creating_replaces_a_link_and_never_follows_it() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("kept"), "kept").unwrap();
+        for target in ["kept", "nowhere"] {
+            symlink(target, base.path().join("link")).unwrap();
+            assert!(create(&ctx(), creation(path(base.path(), "link"), "x", false)).is_err());
+            create(&ctx(), creation(path(base.path(), "link"), "x", true)).unwrap();
+            std::fs::remove_file(base.path().join("link")).unwrap();
+        }
+        assert_eq!(std::fs::read(base.path().join("kept")).unwrap(), b"kept");
+        assert!(!base.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn copies_of_regular_files_only() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| path(base.path(), name);
+        std::fs::write(base.path().join("a"), "abc").unwrap();
+        std::fs::hard_link(base.path().join("a"), base.path().join("same")).unwrap();
+        symlink("a", base.path().join("link")).unwrap();
+        std::fs::create_dir(base.path().join("d")).unwrap();
+        let one = |source: &str, destination: &str, overwrite| {
+            copy(&ctx(), Copy { source: at(source), destination: at(destination), overwrite })
+        };
+        assert_eq!(one("link", "b", false).unwrap().size, Size(3));
+        for (source, destination, overwrite, code) in [
+            ("a", "b", false, -999),
+            ("a", "a", true, -3),
+            ("a", "same", true, -3),
+            ("link", "a", true, -3),
+            ("d", "x", false, -999),
+            ("a", "d", true, -999),
+            ("missing", "x", false, -999),
+            ("a", "x/", true, -999),
+        ] {
+            let error = one(source, destination, overwrite).unwrap_err();
+            assert_eq!(error.code.number(), code, "{source} {destination}: {error}");
+        }
+        one("a", "b", true).unwrap();
+        let null = HostPath::try_from("/dev/null".to_owned()).unwrap();
+        let error = copy(&ctx(), Copy { source: null, destination: at("x"), overwrite: false }).unwrap_err();
+        assert_eq!(error.text, "/dev/null: Not a regular file");
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn reading_pieces_up_to_the_end_and_behind_it() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("f"), "aä€").unwrap();
+        let piece = |offset, length| {
+            let request = Read { file: path(base.path(), "f"), offset: Size(offset), length };
+            let reply = read(&ctx(), request).unwrap();
+            (reply.length, reply.eof, reply.encoding, reply.contents)
+        };
+        let text = |text: &str| text.to_owned();
+        assert_eq!(piece(0, 1 << 20), (6, true, Encoding::Text, text("aä€")));
+        assert_eq!(piece(0, 5), (3, false, Encoding::Text, text("aä")));
+        assert_eq!(piece(3, 3), (3, true, Encoding::Text, text("€")));
+        assert_eq!(piece(0, 0), (0, false, Encoding::Text, text("")));
+        assert_eq!(piece(6, 10), (0, true, Encoding::Text, text("")));
+        assert_eq!(piece(u64::MAX, 10), (0, true, Encoding::Text, text("")));
+        assert_eq!(piece(5, 10), (1, true, Encoding::Base64, text("rA==")));
+        let kernel = HostPath::try_from("/proc/self/status".to_owned()).unwrap();
+        let reply = read(&ctx(), Read { file: kernel, offset: Size(0), length: 1 << 20 }).unwrap();
+        assert!(reply.length > 100 && reply.eof);
+        let directory = Read { file: path(base.path(), ""), offset: Size(0), length: 1 };
+        assert!(read(&ctx(), directory).unwrap_err().text.ends_with("Is a directory"));
+    }
+
+    #[test]
+    fn last_lines_and_what_is_no_text() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("f"), "a\nb\r\nc\n").unwrap();
+        let last = |n| read_last_n(&ctx(), ReadLastN { file: path(base.path(), "f"), n }).unwrap();
+        assert_eq!(
+            (last(2).encoding, last(2).lines, last(2).n),
+            (None, vec!["b\r".into(), "c".to_owned()], 2)
+        );
+        std::fs::write(base.path().join("f"), b"a\n\xFF\n").unwrap();
+        assert_eq!(
+            (last(9).encoding, last(9).lines),
+            (Some(Encoding::Base64), vec!["YQ==".into(), "/w==".into()])
+        );
+        std::fs::write(base.path().join("f"), vec![b'x'; 2 << 20]).unwrap();
+        assert_eq!(last(1).warnings, ["only the last 1048576 bytes were looked at"]);
+    }
+
+    #[test]
+    fn existing_and_deleted() {
+        let base = tempfile::tempdir().unwrap();
+        symlink("nowhere", base.path().join("link")).unwrap();
+        let looked = |name: &str| exists(&ctx(), Exists { file: path(base.path(), name) }).unwrap();
+        assert_eq!((looked("link").exists, looked("link").kind), (true, Some(EntryType::Link)));
+        assert_eq!(looked("").kind, Some(EntryType::Directory));
+        let gone = |name: &str| delete(&ctx(), Delete { file: path(base.path(), name) });
+        assert!(gone("").unwrap_err().text.ends_with("Is a directory"));
+        gone("link").unwrap();
+        assert_eq!(
+            (looked("link").exists, looked("link").kind, looked("link/x").exists),
+            (false, None, false)
+        );
+        assert!(exists(&ctx(), Exists { file: path(base.path(), &"n".repeat(300)) }).is_err());
+    }
+}

@@ -117,7 +117,7 @@ const NO_NEW_TASK: &str = "Undefined subroutine &VMware::VMServerd::NewTask";
 
 /// Copies at once what is small and near, and leaves the rest to a task.
 #[handler]
-async fn file_copy(ctx: &Ctx, req: FileCopy) -> Result<TransferReply, Failure> {
+pub(crate) async fn file_copy(ctx: &Ctx, req: FileCopy) -> Result<TransferReply, Failure> {
     let historic = ctx.historic_bugs;
     let attempt = move || {
         let plan = transfer::plan_copy(&req.files, &req.destination, req.overwrite, req.recursive)?;
@@ -132,7 +132,7 @@ async fn file_copy(ctx: &Ctx, req: FileCopy) -> Result<TransferReply, Failure> {
 
 /// Renames what can be renamed, and leaves to a task what has to cross to another file system.
 #[handler]
-async fn file_move(ctx: &Ctx, req: FileMove) -> Result<TransferReply, Failure> {
+pub(crate) async fn file_move(ctx: &Ctx, req: FileMove) -> Result<TransferReply, Failure> {
     let attempt = move || transfer::begin_move(&req.files, &req.destination, req.overwrite);
     finish(ctx, off_the_thread(attempt).await??).await
 }
@@ -291,6 +291,91 @@ mod tests {
         let error = home(Some("no-such-user-here")).unwrap_err();
         assert_eq!(error.code, ErrorCode::InvalidArgs);
         assert!(error.text.starts_with("Invalid argument: user: "), "{}", error.text);
+    }
+
+    /// VMware Server 1.0.3 for Windows lost the separators. Made below a directory of the root that only
+    /// this test uses.
+    #[test]
+    fn historical_bug_make_dir_with_parents_loses_separators() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED the historical MakeDir: makes directories in the root directory");
+            return;
+        }
+        let first = format!("/vmserverd-test-{}", std::process::id());
+        let request = || MakeDir {
+            directories: vec![path(&format!("{first}/b/c"))],
+            modes: Modes::default(),
+            make_parents: true,
+        };
+        let mut old = ctx();
+        old.historic_bugs = true;
+        let made = make_dir(&old, request()).unwrap().directories;
+        let made: Vec<_> = made.iter().map(HostPath::as_str).collect();
+        assert_eq!(made, [first.clone(), format!("{first}b"), format!("{first}bc")]);
+        for path in made {
+            std::fs::remove_dir(path).unwrap();
+        }
+        let made = make_dir(&ctx(), request()).unwrap().directories;
+        let made: Vec<_> = made.iter().map(HostPath::as_str).collect();
+        assert_eq!(made, [first.clone(), format!("{first}/b"), format!("{first}/b/c")]);
+        let gone = RemoveDir { directories: vec![path(&first)], recursive: true };
+        remove_dir(&ctx(), gone).unwrap();
+        assert!(!std::path::Path::new(&first).exists());
+    }
+
+    #[test]
+    fn several_changes_stop_at_the_first_failure_and_tell_what_was_changed() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| path(&format!("{}/{name}", base.path().to_str().unwrap()));
+        for name in ["a", "b"] {
+            std::fs::write(base.path().join(name), "").unwrap();
+        }
+        let files = || ["a", "missing", "b"].map(at).to_vec();
+        let modes = Modes::from_mode(0o600);
+        let expected = format!("<files><file>{}</file></files>", at("a"));
+        let finished = |error: Error| String::from_utf8(error.partial.unwrap().into()).unwrap();
+        let request = ChangeMode { files: files(), modes, recursive: false };
+        assert_eq!(finished(change_mode(&ctx(), request).unwrap_err()), expected);
+        let nothing = ChangeAttribs {
+            files: vec![at("a"), at("b")],
+            owner: None,
+            group: None,
+            modes: Modes::default(),
+            recursive: true,
+        };
+        assert_eq!(change_attribs(&ctx(), nothing).unwrap().files.len(), 2);
+        let unknown = ChangeOwner { files: files(), owner: "no-such-name-here".into(), recursive: false };
+        assert_eq!(change_owner(&ctx(), unknown).unwrap_err().code, ErrorCode::InvalidArgs);
+        let unknown = ChangeGroup { files: files(), group: "no-such-name-here".into(), recursive: false };
+        assert_eq!(change_group(&ctx(), unknown).unwrap_err().code, ErrorCode::InvalidArgs);
+        let removed = file_remove(&ctx(), FileRemove { files: files() }).unwrap_err();
+        assert_eq!(finished(removed), expected);
+        let exists = file_exists(&ctx(), FileExists { files: files() }).unwrap();
+        let found: Vec<_> = exists.files.iter().map(|one| (one.exists, one.kind)).collect();
+        assert_eq!(found, [(false, None), (false, None), (true, Some(EntryType::File))]);
+        let error = file_remove(&ctx(), FileRemove { files: vec![at("")] }).unwrap_err();
+        assert!(error.text.ends_with("Is a directory"), "{error}");
+    }
+
+    #[test]
+    fn links_of_both_kinds() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| path(&format!("{}/{name}", base.path().to_str().unwrap()));
+        std::fs::write(base.path().join("a"), "a").unwrap();
+        let make = |source: &str, link: &str, symbolic| {
+            file_make_link(&ctx(), FileMakeLink { source: at(source), link: at(link), symbolic })
+        };
+        make("nowhere", "dangling", true).unwrap();
+        make("a", "hard", false).unwrap();
+        assert_eq!(std::fs::read(base.path().join("hard")).unwrap(), b"a");
+        for (source, link, symbolic, named) in
+            [("a", "hard", true, "hard"), ("a", "hard", false, "hard"), ("nowhere", "x", false, "nowhere")]
+        {
+            let error = make(source, link, symbolic).unwrap_err();
+            assert!(error.code.number() == -999 && error.text.starts_with(at(named).as_str()), "{error}");
+        }
+        let looked = file_exists(&ctx(), FileExists { files: vec![at("dangling"), at("a/b")] }).unwrap();
+        assert_eq!((looked.files[0].kind, looked.files[1].exists), (Some(EntryType::Link), false));
     }
 
     #[test]

@@ -52,6 +52,8 @@ mod space;
 mod task_manager;
 pub mod tasks;
 mod transfer;
+#[cfg(test)]
+mod transfer_tests;
 mod tree;
 mod vm_all;
 mod vm_create;
