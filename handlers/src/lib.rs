@@ -65,5 +65,4 @@ mod walk;
 
 pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 pub use linking::{Linked, Mismatch, Registration, link};
-pub use partial::remove_partials;
 pub use run::{Job, Later, Run};

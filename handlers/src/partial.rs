@@ -48,19 +48,8 @@ impl Hidden {
     }
 }
 
-/// Removes what a process that died has left of a task, as the user who runs this. Links are not
-/// followed, and nothing is touched whose name does not begin with the prefix.
-///
-/// # Errors
-/// When the directory cannot be read, or something in it cannot be removed; the rest is removed all
-/// the same. A directory that does not exist any more is no error.
-pub fn remove_partials(partial: &Partial) -> io::Result<()> {
-    if partial.prefix.len() < 16 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a prefix that short may be somebody else's",
-        ));
-    }
+/// Removes what a process that died has left of a task; see [`Partial::remove`].
+pub(crate) fn remove(partial: &Partial) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = match openat(CWD, partial.directory.as_str(), flags, Mode::empty()) {
         Ok(directory) => directory,
@@ -100,12 +89,11 @@ mod tests {
         std::fs::create_dir(base.path().join(hidden.name())).unwrap();
         std::fs::write(base.path().join(hidden.name()), "x").unwrap();
         std::fs::write(base.path().join(".vmserverd-other"), "x").unwrap();
-        let partial = Partial { directory: directory.clone(), prefix: hidden.prefix().to_owned() };
-        remove_partials(&partial).unwrap();
+        let partial = Partial { directory, prefix: hidden.prefix().to_owned() };
+        partial.remove().unwrap();
         let left: Vec<_> = std::fs::read_dir(base.path()).unwrap().flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, [".vmserverd-other"]);
-        assert!(remove_partials(&Partial { directory, prefix: ".vm".into() }).is_err());
         let gone = Partial { directory: "/no/such/place".into(), prefix: hidden.prefix().to_owned() };
-        remove_partials(&gone).unwrap();
+        remove(&gone).unwrap();
     }
 }
