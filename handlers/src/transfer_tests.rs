@@ -343,7 +343,7 @@ fn what_a_process_left_behind_is_removed_by_the_next() {
     // As if the process had died: the directory is there under its hidden name.
     let hidden = base.join(&format!("{}0", partial.prefix));
     fs::create_dir_all(hidden.join("sub")).unwrap();
-    fs::set_permissions(hidden.join("sub"), PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(hidden.join("sub"), PermissionsExt::from_mode(0o0)).unwrap();
     partial.remove().unwrap();
     assert_eq!(base.names(), ["t"]);
     drop(work);
