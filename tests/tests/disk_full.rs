@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, prlimit};
 use tests::exec::{Exec, request};
 use tests::skip::skipped;
-use tests::{Instance, Setup, need_root};
+use tests::{Instance, Setup, need_root, process};
 
 /// A small file system of its own; ends with the value.
 struct Mounted(PathBuf);
@@ -63,7 +64,7 @@ fn ended(exec: &mut Exec, task: &str) -> (String, String) {
     tests::eventually("the task ends", || {
         let status = exec.op("TaskManager_StatusOfTask", &format!("<taskId>{task}</taskId>"));
         let state = status.all("state").first().cloned().unwrap_or_default();
-        (state != "running" && state != "queued").then(|| (state, status.text))
+        (state != "running" && state != "queued").then_some((state, status.text))
     })
 }
 
@@ -158,7 +159,7 @@ fn a_read_only_file_system_refuses_everything_that_changes_it() {
 
 #[test]
 fn without_descriptors_requests_fail_and_later_ones_do_not() {
-    let instance = Setup::new().descriptors(64).start();
+    let instance = Setup::new().start();
     let place = instance.public_directory("files");
     for number in 0..200 {
         fs::write(place.join(format!("f{number}")), "x").unwrap();
@@ -166,6 +167,10 @@ fn without_descriptors_requests_fail_and_later_ones_do_not() {
     fs::create_dir(place.join("to")).unwrap();
     fs::create_dir_all(place.join("deep").join("d/".repeat(300))).unwrap();
     let mut exec = instance.exec();
+    assert_eq!(exec.inc(1), 2);
+    let session = instance.session_of(rustix::process::getuid().as_raw());
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    prlimit(Some(process::pid(session)), Resource::Nofile, few).expect("a process of ours");
     // Each source of a copy is held open.
     let files: String = (0..200).map(|number| element("file", &place.join(format!("f{number}")))).collect();
     let copy = |files: &str| format!("<files>{files}</files>{}", element("destination", &place.join("to")));
