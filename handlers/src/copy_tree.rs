@@ -10,15 +10,17 @@ use std::path::Path;
 
 use ops::Error;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Statx, Timestamps, chmodat, mkdirat, mkfifoat, openat, readlinkat,
-    symlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Statx, Timestamps, Uid, chmodat, chownat, mkdirat, mkfifoat,
+    openat, readlinkat, symlinkat, utimensat,
 };
 use rustix::process::geteuid;
 
 use crate::copy_file::{Attributes, contents, stopped, times};
 use crate::new_file::{self, NewFile};
 use crate::partial::Hidden;
-use crate::place::{at, device, facts_of, kind, not_regular, open_path, reopen_for_reading};
+use crate::place::{
+    Identity, at, descriptor_path, device, facts_of, kind, not_regular, open_path, reopen_for_reading,
+};
 use crate::remove;
 use crate::tasks::Progress;
 use crate::walk::{Chain, DIRECTORY, Walk};
@@ -101,16 +103,22 @@ pub(crate) struct Copier<'a> {
     pub(crate) progress: &'a Progress,
 }
 
-/// A hidden name that is removed with all in it, unless it was given up before.
+/// A hidden name that is removed with all in it, unless it has become something complete before.
 struct Unfinished<'a> {
     directory: BorrowedFd<'a>,
-    name: Option<String>,
+    name: String,
+    /// The directory that has the name, once it is made: where others may rename our names, it must not
+    /// be another one that is removed.
+    made: Option<Identity>,
+    complete: bool,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(name) = self.name.take().and_then(|name| std::ffi::CString::new(name).ok()) {
-            let _ = remove::leftover(self.directory, &name);
+        if !self.complete
+            && let Ok(name) = std::ffi::CString::new(self.name.as_str())
+        {
+            let _ = remove::leftover(self.directory, &name, self.made);
         }
     }
 }
@@ -133,27 +141,25 @@ impl<'a> Copier<'a> {
                 new.publish(name, overwrite).map_err(at(target))?;
                 Ok(size)
             }
-            FileType::Directory => {
-                let mut unfinished = self.unfinished();
-                let hidden = unfinished.name.clone().unwrap_or_default();
-                self.tree(source, &hidden, shown, target)?;
-                new_file::rename(self.directory, &hidden, name, false).map_err(at(target))?;
-                unfinished.name = None;
-                Ok(0)
-            }
-            _ => {
-                let mut unfinished = self.unfinished();
-                let hidden = unfinished.name.clone().unwrap_or_default();
-                self.special(source, self.directory, hidden.as_str()).map_err(at(target))?;
-                new_file::rename(self.directory, &hidden, name, overwrite).map_err(at(target))?;
-                unfinished.name = None;
+            other => {
+                let mut unfinished = Unfinished {
+                    directory: self.directory,
+                    name: self.hidden.name(),
+                    made: None,
+                    complete: false,
+                };
+                let is_directory = other == FileType::Directory;
+                if is_directory {
+                    self.tree(source, &mut unfinished, shown, target)?;
+                } else {
+                    self.special(source, self.directory, unfinished.name.as_str()).map_err(at(target))?;
+                }
+                let replace = overwrite && !is_directory;
+                new_file::rename(self.directory, &unfinished.name, name, replace).map_err(at(target))?;
+                unfinished.complete = true;
                 Ok(0)
             }
         }
-    }
-
-    fn unfinished(&self) -> Unfinished<'a> {
-        Unfinished { directory: self.directory, name: Some(self.hidden.name()) }
     }
 
     /// Contents and attributes of a file.
@@ -178,23 +184,43 @@ impl<'a> Copier<'a> {
             symlinkat(target.as_c_str(), to, name)?;
         } else {
             mkfifoat(to, name, Mode::RUSR | Mode::WUSR)?;
-            chmodat(to, name, Mode::from_raw_mode(u32::from(facts.stx_mode) & 0o777), AtFlags::empty())?;
+        }
+        // From here on through a descriptor, and only if it is what we have made: where others may
+        // rename our names, they may have put something else there.
+        let made = open_path(to, name, false)?;
+        let is = facts_of(&made)?;
+        if kind(&is) != kind(facts) || is.stx_uid != geteuid().as_raw() || is.stx_nlink != 1 {
+            return Err(replaced());
+        }
+        if kind(facts) == FileType::Fifo {
+            let mode = Mode::from_raw_mode(u32::from(facts.stx_mode) & 0o777);
+            chmodat(CWD, descriptor_path(made.as_fd()), mode, AtFlags::empty())?;
         }
         if self.keep_owner {
-            let owner = Some(rustix::fs::Uid::from_raw(facts.stx_uid));
-            let group = Some(rustix::fs::Gid::from_raw(facts.stx_gid));
-            let _ = rustix::fs::chownat(to, name, owner, group, AtFlags::SYMLINK_NOFOLLOW);
+            let (owner, group) = (Uid::from_raw(facts.stx_uid), Gid::from_raw(facts.stx_gid));
+            let _ = chownat(&made, c"", Some(owner), Some(group), AtFlags::EMPTY_PATH);
         }
         let (last_access, last_modification) = times(facts);
         let times = Timestamps { last_access, last_modification };
-        Ok(utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        // Old kernels cannot, and nothing depends on it.
+        let _ = utimensat(&made, c"", &times, AtFlags::EMPTY_PATH);
+        Ok(())
     }
 
-    /// A directory with all in it, under the name `hidden`.
-    fn tree(&self, source: &Source, hidden: &str, shown: &str, target: &str) -> Result<(), Error> {
+    /// A directory with all in it, under a hidden name.
+    fn tree(
+        &self,
+        source: &Source,
+        unfinished: &mut Unfinished<'_>,
+        shown: &str,
+        target: &str,
+    ) -> Result<(), Error> {
         let root = openat(&source.descriptor, c".", DIRECTORY, Mode::empty()).map_err(at(shown))?;
         let mut walk = Walk::new(root).map_err(at(shown))?;
-        let mut copy = new_directory(self.directory, hidden).and_then(Chain::new).map_err(at(target))?;
+        let mut copy = new_directory(self.directory, unfinished.name.as_str())
+            .and_then(Chain::new)
+            .map_err(at(target))?;
+        unfinished.made = Some(copy.identity());
         let mut attributes = vec![Attributes::of(&source.facts, self.keep_owner)];
         loop {
             if self.progress.is_stopped() {
@@ -247,14 +273,18 @@ fn new_directory(at: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy) -> io:
     let facts = facts_of(&made)?;
     // Where others may rename our names, they may have put a directory of theirs there.
     if facts.stx_uid != geteuid().as_raw() || facts.stx_mode & 0o077 != 0 {
-        return Err(io::Error::other("Was replaced while it was made"));
+        return Err(replaced());
     }
     Ok(made)
 }
 
+/// Something else has the name of what we have just made.
+fn replaced() -> io::Error {
+    io::Error::other("Was replaced while it was made")
+}
+
 /// Whether `directory` is `inside` or below it, looked up from descriptor to descriptor.
-pub(crate) fn is_below(directory: impl AsFd, inside: crate::place::Identity) -> io::Result<bool> {
-    use crate::place::Identity;
+pub(crate) fn is_below(directory: impl AsFd, inside: Identity) -> io::Result<bool> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut here = openat(directory, c".", flags, Mode::empty())?;
     let mut identity = Identity::of(&facts_of(&here)?);

@@ -60,7 +60,7 @@ pub(crate) fn remove(partial: &Partial) -> io::Result<()> {
     for found in walk::names(&directory)? {
         let name: CString = found.name;
         if name.as_bytes().starts_with(partial.prefix.as_bytes())
-            && let Err(error) = remove::leftover(&directory, &name)
+            && let Err(error) = remove::leftover(&directory, &name, None)
         {
             result = Err(io::Error::other(error));
         }

@@ -31,7 +31,7 @@ pub(crate) fn directory(path: &str, recursive: bool) -> Result<(), Error> {
         Err(Errno::NOTEMPTY | Errno::EXIST) if recursive => {
             let name =
                 CString::new(place.name.as_str()).map_err(|_| Error::file(path, &Errno::INVAL.into()))?;
-            below(&place.directory, &name, path, false)
+            below(&place.directory, &name, path, None)
         }
         Err(Errno::NOTDIR) if !place.slash && is_link(&place) => {
             unlinkat(&place.directory, place.name.as_str(), AtFlags::empty()).map_err(at(path))
@@ -52,33 +52,45 @@ pub(crate) fn moved_away(place: &Place, was: Identity, shown: &str) -> Result<()
     }
     let name = CString::new(place.name.as_str()).map_err(|_| Error::file(shown, &Errno::INVAL.into()))?;
     if kind(&facts) == FileType::Directory {
-        below(&place.directory, &name, shown, false)
+        below(&place.directory, &name, shown, None)
     } else {
         unlinkat(&place.directory, &name, AtFlags::empty()).map_err(at(shown))
     }
 }
 
 /// Removes whatever has this name, as far as it can be removed, rights on our own directories or not.
-pub(crate) fn leftover(directory: impl AsFd, name: &CStr) -> Result<(), Error> {
+/// With `made`, a directory is removed only if it is that one.
+pub(crate) fn leftover(directory: impl AsFd, name: &CStr, made: Option<Identity>) -> Result<(), Error> {
     match unlinkat(&directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => below(directory, name, "", true),
+        Err(Errno::ISDIR) => {
+            let found = crate::place::facts(&directory, name).map_err(at("/"))?;
+            if made.is_some_and(|made| made != Identity::of(&found)) {
+                return Ok(());
+            }
+            below(directory, name, "", Some(Identity::of(&found)))
+        }
         Err(error) => {
             Err(Error::file(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())), &error.into()))
         }
     }
 }
 
-/// Removes a directory with everything below it. With `force`, directories that forbid it to their
-/// owner are opened up first: those of an unfinished copy have the rights of their source already.
-fn below(directory: impl AsFd, name: &CStr, shown: &str, force: bool) -> Result<(), Error> {
+/// Removes a directory with everything below it. With `ours` it must be that one, and directories that
+/// forbid it to their owner are opened up first: those of an unfinished copy have the rights of their
+/// source already.
+fn below(directory: impl AsFd, name: &CStr, shown: &str, ours: Option<Identity>) -> Result<(), Error> {
+    let force = ours.is_some();
     let mut opened = openat(&directory, name, DIRECTORY, Mode::empty());
     if force && opened.as_ref().is_err_and(|error| *error == Errno::ACCESS) {
         open_up(&directory, name);
         opened = openat(&directory, name, DIRECTORY, Mode::empty());
     }
     let root: OwnedFd = opened.map_err(at(shown))?;
-    if force {
+    if let Some(ours) = ours {
+        if Identity::of(&facts_of(&root).map_err(at(shown))?) != ours {
+            return Ok(());
+        }
         let _ = rustix::fs::fchmod(&root, Mode::RWXU);
     }
     let mut walk = Walk::new(root).map_err(at(shown))?;
@@ -147,7 +159,7 @@ fn open_up(at: impl AsFd, name: &CStr) {
 #[cfg(test)]
 pub(crate) fn tree(directory: OwnedFd, path: &Path) -> Result<(), Error> {
     let name = CString::new(path.file_name().unwrap().as_bytes()).unwrap();
-    below(directory, &name, path.to_str().unwrap(), false)
+    below(directory, &name, path.to_str().unwrap(), None)
 }
 
 #[cfg(test)]
@@ -224,8 +236,8 @@ mod tests {
             std::fs::set_permissions(base.path(path), PermissionsExt::from_mode(0o400)).unwrap();
         }
         let place = Place::of(&base.path("p")).unwrap();
-        leftover(&place.directory, c"p").unwrap();
-        leftover(&place.directory, c"p").unwrap();
+        leftover(&place.directory, c"p", None).unwrap();
+        leftover(&place.directory, c"p", None).unwrap();
         assert!(!Path::new(&base.path("p")).exists());
     }
 }

@@ -55,6 +55,11 @@ impl Chain {
         self.here.as_fd()
     }
 
+    /// Which directory that is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
     /// Goes down into a directory that was opened for reading below [`Chain::here`].
     pub(crate) fn enter(&mut self, child: OwnedFd) -> io::Result<()> {
         let identity = Identity::of(&facts_of(&child)?);
