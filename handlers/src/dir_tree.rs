@@ -73,7 +73,7 @@ fn list_at_most(
         let level = walk.depth() + 1;
         let opened = is_directory
             && level < depth
-            && path.len() < MAX_PATH
+            && path.len() + 2 <= MAX_PATH
             && enter(&mut walk, &one.name, &shown, &mut warnings)?;
         entries.push(Branch {
             depth: u32::try_from(level).unwrap_or(u32::MAX),
