@@ -13,6 +13,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Statx, Timestamps, Uid, chmodat, chownat, mkdirat, mkfifoat,
     openat, readlinkat, symlinkat, utimensat,
 };
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::copy_file::{Attributes, contents, stopped, times};
@@ -86,7 +87,7 @@ impl Source {
                 add(&facts);
                 if kind(&facts) == FileType::Directory { walk.enter(&one.name) } else { Ok(()) }
             });
-            result.map_err(at(walk.path(shown, &one.name)))?;
+            result.map_err(|error| Error::file(walk.path(shown, &one.name), &error))?;
         }
     }
 }
@@ -220,14 +221,15 @@ impl<'a> Copier<'a> {
         let mut copy = new_directory(self.directory, unfinished.name.as_str())
             .and_then(Chain::new)
             .map_err(at(target))?;
-        unfinished.made = Some(copy.identity());
+        let made = copy.identity();
+        unfinished.made = Some(made);
         let mut attributes = vec![Attributes::of(&source.facts, self.keep_owner)];
         loop {
             if self.progress.is_stopped() {
                 return Err(Error::file(shown, &stopped()));
             }
             if let Some(one) = walk.next() {
-                match self.entry(&mut walk, &mut copy, &one.name) {
+                match self.entry(&mut walk, &mut copy, &one.name, made) {
                     Ok(None) => {}
                     Ok(Some(entered)) => attributes.push(entered),
                     Err(error) => return Err(Error::file(walk.path(shown, &one.name), &error)),
@@ -245,9 +247,18 @@ impl<'a> Copier<'a> {
     }
 
     /// One name of a directory. Goes down into both directories if it is one, and returns what the
-    /// copy has to be given on leaving it.
-    fn entry(&self, walk: &mut Walk, copy: &mut Chain, name: &CStr) -> io::Result<Option<Attributes>> {
+    /// copy has to be given on leaving it. `root` is the copy's own directory.
+    fn entry(
+        &self,
+        walk: &mut Walk,
+        copy: &mut Chain,
+        name: &CStr,
+        root: Identity,
+    ) -> io::Result<Option<Attributes>> {
         let source = Source::open(walk.here(), name, false)?;
+        if Identity::of(&source.facts) == root {
+            return Err(io::Error::other("Is the copy itself"));
+        }
         match kind(&source.facts) {
             FileType::Directory => {
                 let made = new_directory(copy.here(), name)?;
@@ -292,7 +303,12 @@ pub(crate) fn is_below(directory: impl AsFd, inside: Identity) -> io::Result<boo
         if identity == inside {
             return Ok(true);
         }
-        let above = openat(&here, c"..", flags, Mode::empty())?;
+        let above = match openat(&here, c"..", flags, Mode::empty()) {
+            Ok(above) => above,
+            // Nothing that the caller could copy is up there; should it be, the copy finds itself.
+            Err(Errno::ACCESS) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
         let next = Identity::of(&facts_of(&above)?);
         if next == identity {
             return Ok(false);
