@@ -20,10 +20,17 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+mod attributes;
 mod config_defaults;
 mod context;
+mod copy_file;
+mod copy_tree;
+mod dir_tree;
+mod directory;
 mod disk;
+mod entries;
 mod event_log;
+mod file;
 mod file_manager;
 mod host;
 mod host_info;
@@ -32,12 +39,21 @@ pub mod machine;
 mod main_ops;
 mod names;
 mod networks;
+mod new_file;
+mod partial;
+mod pieces;
+mod place;
 mod product;
 pub mod registered;
+mod remove;
 pub mod run;
 mod security;
+mod space;
 mod task_manager;
 pub mod tasks;
+mod transfer;
+#[cfg(test)]
+mod transfer_tests;
 mod tree;
 mod vm_all;
 mod vm_create;
@@ -45,6 +61,7 @@ mod vm_delete;
 mod vm_info;
 mod vm_list;
 mod vmserverd;
+mod walk;
 
 pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 pub use linking::{Linked, Mismatch, Registration, link};

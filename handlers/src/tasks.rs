@@ -15,7 +15,6 @@
 //! removed by another process of the same user.
 
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ops::Error;
@@ -90,33 +89,13 @@ impl Progress {
 }
 
 impl Partial {
-    /// Removes everything in the directory whose name begins with the prefix, as the caller. No link
-    /// is followed.
+    /// Removes everything in the directory whose name begins with the prefix, as the caller, however
+    /// deep it is and whatever rights its directories have. No link is followed.
     ///
     /// # Errors
     /// The first that cannot be removed; a directory that is gone has nothing left in it.
     pub fn remove(&self) -> io::Result<()> {
-        let entries = match std::fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if !entry.file_name().as_bytes().starts_with(self.prefix.as_bytes()) {
-                continue;
-            }
-            let path = entry.path();
-            let removed = if entry.file_type()?.is_dir() {
-                std::fs::remove_dir_all(path)
-            } else {
-                std::fs::remove_file(path)
-            };
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        crate::partial::remove(self)
     }
 }
 

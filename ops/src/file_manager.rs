@@ -2,6 +2,7 @@
 
 use ops_derive::{Fragment, Op, Reply};
 
+pub use crate::dir_tree::{Branch, ListDirTreeReply};
 use crate::value::{Encoding, HostPath, Size, Time, Triad, as_xml_text, to_base64};
 
 crate::words! {
@@ -95,6 +96,227 @@ impl Entry {
     }
 }
 
+/// Changes owner, group and rights of files, all in one step for each file.
+///
+/// What the request leaves open stays as it is. The kernel decides what the caller may, and clears
+/// set-uid and set-gid bits as it does for `chown`; other than that they are not changed. Links are
+/// never followed: a link gets the owner and group itself, and has no rights to change.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_ChangeAttribs", handler = "FileManager::ChangeAttribs_Handler",
+     access = AuthUser, runs = Session, reply = ChangeReply)]
+pub struct ChangeAttribs {
+    /// Paths of files or directories.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+    /// Name or number of the new owner.
+    pub owner: Option<String>,
+    /// Name or number of the new group.
+    pub group: Option<String>,
+    /// New rights.
+    #[field(flat)]
+    pub modes: Modes,
+    /// 1 changes everything below directories as well.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// What was changed.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct ChangeReply {
+    /// Paths of the request that are done, in its order.
+    #[field(list = "files/file")]
+    pub files: Vec<HostPath>,
+}
+
+/// Changes the group of files.
+///
+/// The kernel decides what the caller may: a user can give own files to groups that he is a member
+/// of. A link gets the group itself.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_ChangeGroup", handler = "FileManager::ChangeGroup_Handler",
+     access = AuthUser, runs = Session, reply = ChangeReply)]
+pub struct ChangeGroup {
+    /// Paths of files or directories.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+    /// Name or number of the new group.
+    pub group: String,
+    /// 1 changes everything below directories as well.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// Changes the rights of files.
+///
+/// Classes that the request leaves out, and set-uid, set-gid and sticky bits, stay as they are. Links
+/// are skipped.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_ChangeMode", handler = "FileManager::ChangeMode_Handler",
+     access = AuthUser, runs = Session, reply = ChangeReply)]
+pub struct ChangeMode {
+    /// Paths of files or directories.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+    /// New rights.
+    #[field(flat)]
+    pub modes: Modes,
+    /// 1 changes everything below directories as well.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// Gives files to another owner.
+///
+/// Only uid 0 can give files away. Set-uid and set-gid bits are cleared by the kernel as it does for
+/// `chown`. A link is given away itself.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_ChangeOwner", handler = "FileManager::ChangeOwner_Handler",
+     access = AuthUser, runs = Session, reply = ChangeReply)]
+pub struct ChangeOwner {
+    /// Paths of files or directories.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+    /// Name or number of the new owner.
+    pub owner: String,
+    /// 1 changes everything below directories as well.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// Copies files and directories, at once or in the background.
+///
+/// In the background, as a task, when a source is on another file system than the destination or a
+/// file is larger than 10485760 bytes. Each file, and each directory with all that is in it, appears
+/// complete or not at all; holes, rights and times are kept, shared blocks are used where the file
+/// system has them. Without `recursive` the target of a link is copied, with it the link. A directory
+/// is never merged into another one.
+///
+/// VMware Server 1.0.3 for Windows failed in the cases that are tasks here, with the text
+/// `Undefined subroutine &VMware::VMServerd::NewTask`.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_FileCopy", handler = "FileManager::FileCopy_Handler",
+     access = AuthUser, runs = Task, reply = TransferReply)]
+pub struct FileCopy {
+    /// Paths of the sources.
+    #[field(list = "files/file", alias = "path", alias = "source", alias = "src")]
+    pub files: Vec<HostPath>,
+    /// Path of an existing directory, or of the copy when there is exactly one source.
+    #[field(alias = "target", alias = "dst")]
+    pub destination: HostPath,
+    /// 1 replaces existing files; with 0 they are an error.
+    #[field(default = "0")]
+    pub overwrite: bool,
+    /// 1 copies directories too; with 0 they are an error.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// A copy or move, done or begun.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct TransferReply {
+    /// 0 when all is done; otherwise the number of the task that does it.
+    #[field(name = "taskId")]
+    pub task_id: u64,
+    /// Paths that were written, one for each source that is done. Absent when a task does all of it.
+    #[field(list = "files/file")]
+    pub files: Option<Vec<HostPath>>,
+}
+
+/// Tells for each of several names whether there is something.
+///
+/// Directories count, and links that point nowhere.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_FileExists", handler = "FileManager::FileExists_Handler",
+     access = AuthUser, runs = Session, reply = FileExistsReply)]
+pub struct FileExists {
+    /// Paths to look for.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+}
+
+/// What is there.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct FileExistsReply {
+    /// One element for each path, in the order asked.
+    #[field(list = "files/file")]
+    pub files: Vec<Existence>,
+}
+
+/// Whether something of one name is there.
+#[derive(Clone, Debug, PartialEq, Fragment)]
+pub struct Existence {
+    /// Path, as asked.
+    pub path: HostPath,
+    /// 1 when there is something.
+    pub exists: bool,
+    /// What it is; absent when there is nothing.
+    #[field(name = "type")]
+    pub kind: Option<EntryType>,
+}
+
+/// Makes a link to a file.
+///
+/// A symbolic link may point nowhere. An existing `link` is an error.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_FileMakeLink", handler = "FileManager::FileMakeLink_Handler",
+     access = AuthUser, runs = Session, reply = FileMakeLinkReply)]
+pub struct FileMakeLink {
+    /// Path that the link points to.
+    #[field(alias = "src")]
+    pub source: HostPath,
+    /// Path of the link.
+    pub link: HostPath,
+    /// 1 for a symbolic link, 0 for another name of the same file.
+    #[field(default = "1")]
+    pub symbolic: bool,
+}
+
+/// A link that was made.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct FileMakeLinkReply {
+    /// Path of the link, as asked.
+    pub link: HostPath,
+}
+
+/// Moves files and directories, at once or in the background.
+///
+/// On one file system this is a rename, at once, whatever the size. Across file systems a task copies
+/// each source, with its owner where the caller may give files away, and then removes it.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_FileMove", handler = "FileManager::FileMove_Handler",
+     access = AuthUser, runs = Task, reply = TransferReply)]
+pub struct FileMove {
+    /// Paths of the sources. Links are moved themselves.
+    #[field(list = "files/file", alias = "path", alias = "source", alias = "src")]
+    pub files: Vec<HostPath>,
+    /// Path of an existing directory, or the new path when there is exactly one source.
+    #[field(alias = "target", alias = "dst")]
+    pub destination: HostPath,
+    /// 1 replaces existing files; with 0 they are an error.
+    #[field(default = "0")]
+    pub overwrite: bool,
+}
+
+/// Removes files.
+///
+/// Links are removed themselves. A directory is an error.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_FileRemove", handler = "FileManager::FileRemove_Handler",
+     access = AuthUser, runs = Session, reply = FileRemoveReply)]
+pub struct FileRemove {
+    /// Paths of the files.
+    #[field(list = "files/file", alias = "path")]
+    pub files: Vec<HostPath>,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct FileRemoveReply {
+    /// Files that are gone, in the order of the request.
+    #[field(list = "files/file")]
+    pub files: Vec<HostPath>,
+}
+
 /// Tells the home directory of a user.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_GetHomeDir", handler = "FileManager::GetHomeDir_Handler",
@@ -158,6 +380,27 @@ pub struct ListDirReply {
     pub entries: Vec<Entry>,
 }
 
+/// Lists a directory and the directories below it.
+///
+/// Each directory ends with its own `entries`, sorted by the bytes of the names. Links are not
+/// followed. A directory that was not looked into has no `entries`: it lies at `depth`, its contents
+/// have paths over 4095 bytes, or the caller may not read it, which a warning says. After 100000
+/// entries the listing ends, with the warning `truncated`.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_ListDirTree", handler = "FileManager::ListDirTree_Handler",
+     access = AuthUser, runs = Session, reply = ListDirTreeReply)]
+pub struct ListDirTree {
+    /// Path of the directory.
+    #[field(alias = "path")]
+    pub directory: HostPath,
+    /// How many levels are listed, 1 for the directory's own entries; all when absent.
+    #[field(min = 1, max = 4_294_967_295)]
+    pub depth: Option<u32>,
+    /// 1 lists directories only.
+    #[field(name = "directoriesOnly", default = "0")]
+    pub directories_only: bool,
+}
+
 /// Makes directories, with their parents when asked.
 ///
 /// The elements of the request are those of VMware Server 1.0.3. All paths are checked first, then
@@ -183,6 +426,30 @@ pub struct MakeDir {
 #[derive(Clone, Debug, PartialEq, Reply)]
 pub struct MakeDirReply {
     /// Directories that were made, missing parents included, in the order of making.
+    #[field(list = "directories/directory")]
+    pub directories: Vec<HostPath>,
+}
+
+/// Removes directories, with everything in them when asked.
+///
+/// Links are removed, never followed; that holds for the paths themselves too, unless they end in a
+/// slash.
+#[derive(Clone, Debug, PartialEq, Op)]
+#[op(name = "FileManager_RemoveDir", handler = "FileManager::RemoveDir_Handler",
+     access = AuthUser, runs = Session, reply = RemoveDirReply)]
+pub struct RemoveDir {
+    /// Paths of the directories.
+    #[field(list = "directories/directory", alias = "path")]
+    pub directories: Vec<HostPath>,
+    /// 1 removes what is in them as well; with 0 a directory that is not empty is an error.
+    #[field(default = "0")]
+    pub recursive: bool,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Reply)]
+pub struct RemoveDirReply {
+    /// Directories that are gone, in the order of the request.
     #[field(list = "directories/directory")]
     pub directories: Vec<HostPath>,
 }

@@ -27,11 +27,14 @@
 extern crate self as ops;
 
 pub mod config_defaults;
+pub mod dir_tree;
+pub mod directory;
 pub mod disk;
 pub mod docs;
 pub mod envelope;
 pub mod error;
 pub mod event_log;
+pub mod file;
 pub mod file_manager;
 pub mod framing;
 pub mod guard;

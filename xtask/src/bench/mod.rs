@@ -7,6 +7,7 @@
 //!
 //!   P1 P2 P3  calls      many connections          P7   memory   idle connections
 //!   P6        connects   one visit after another   P20  parse    in this process
+//!   P8-P11    files      copies and listings, beside cp and find
 //! ```
 //!
 //! A figure of one run is never compared with one of another: machines differ, and so do days. The
@@ -19,6 +20,7 @@ mod calls;
 mod child;
 mod client;
 mod connects;
+mod files;
 mod libvirt;
 mod load;
 mod memory;
@@ -47,7 +49,7 @@ use crate::workspace::Binaries;
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P20 [default: all]
+    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P20 [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -79,11 +81,15 @@ pub struct Arguments {
 /// Figures that are measured together, and how.
 type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 9] = [
     (&["P1", "P3"], calls::local),
     (&["P2"], calls::remote),
     (&["P6"], connects::local),
     (&["P7"], memory::idle),
+    (&["P8"], files::dense),
+    (&["P9"], files::sparse),
+    (&["P10"], files::reflink),
+    (&["P11"], files::listing),
     (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
 
