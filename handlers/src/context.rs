@@ -262,6 +262,11 @@ pub(crate) mod tests {
     }
 
     pub fn ctx_with(core: FixedCore) -> Ctx {
+        ctx_below(std::path::Path::new("/nowhere/to/be/found"), core)
+    }
+
+    /// With an instance's root of its own.
+    pub fn ctx_below(root: &std::path::Path, core: FixedCore) -> Ctx {
         let user = User {
             name: "alice".into(),
             uid: rustix::process::getuid().as_raw(),
@@ -274,8 +279,8 @@ pub(crate) mod tests {
             user,
             product: Product::default(),
             historic_bugs: false,
-            layout: Layout::new(Some(std::path::Path::new("/nowhere/to/be/found"))).unwrap(),
-            event_logs: "/nowhere/to/be/found/var/log/vmware".into(),
+            layout: Layout::new(Some(root)).unwrap(),
+            event_logs: root.join("var/log/vmware"),
             core: Arc::new(core),
         };
         Ctx::new(Arc::new(caller), 1)
