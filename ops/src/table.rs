@@ -16,7 +16,7 @@
 use crate::error::Fault;
 use crate::reader::Input;
 use crate::{
-    Operation, config_defaults, disk, event_log, file_manager, host, host_info, machine, main_ops,
+    Operation, config_defaults, disk, event_log, file_manager, host, host_info, machine, main_ops, security,
     task_manager, vm_delete, vm_info, vm_list, vmserverd,
 };
 
@@ -215,6 +215,9 @@ pub static TABLE: &[Row] = &[
     host::GetBridgedNet::ROW,
     host::GetHostOnlyNet::ROW,
     host::GetVirtualNet::ROW,
+    security::ActivateConfig::ROW,
+    security::CreateCertificate::ROW,
+    security::GetConfig::ROW,
     task_manager::DeleteTask::ROW,
     task_manager::StatusOfTask::ROW,
     task_manager::StopTask::ROW,
@@ -446,9 +449,6 @@ mod tests {
         "File_Exists",
         "File_Read",
         "File_ReadLastN",
-        "Security_ActivateConfig",
-        "Security_CreateCertificate",
-        "Security_GetConfig",
     ];
 
     #[test]
