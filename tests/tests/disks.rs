@@ -30,10 +30,8 @@ fn disks_belong_to_the_caller_and_qemu_reads_them() {
         assert_eq!((again.0, again.1.ends_with(": File exists")), (-999, true), "{}", again.1);
 
         let child = account.home.join(format!("{kind}-child.vmdk"));
-        let arguments = format!(
-            "<file>{}</file><type>{kind}</type><parent>{kind}.vmdk</parent>",
-            child.display()
-        );
+        let arguments =
+            format!("<file>{}</file><type>{kind}</type><parent>{kind}.vmdk</parent>", child.display());
         assert_eq!(exec.op("CreateCOWDisk", &arguments).out("size"), "10485760");
         let raw = account.home.join("raw");
         let mut convert = Command::new("qemu-img");

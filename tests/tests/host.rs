@@ -23,7 +23,8 @@ fn figures_are_those_of_the_kernel() {
         assert!(number(&total) >= number(&free) && number(&free) >= number(&available), "{}", disks.text);
         assert_eq!(disks.all("disk").len(), 1);
     }
-    let (code, text) = exec.op("GSXHostInfo_GetDiskSpace", "<directory>/no/such</directory>").error().unwrap();
+    let (code, text) =
+        exec.op("GSXHostInfo_GetDiskSpace", "<directory>/no/such</directory>").error().unwrap();
     assert_eq!((code, text.as_str()), (-999, "/no/such: No such file or directory"));
 }
 
@@ -36,7 +37,8 @@ fn networks_are_those_of_the_products_files() {
         .map(|(name, n)| format!("network{n}.name = \"{name}\"\nnetwork{n}.device = \"vmnet{n}\"\n"))
         .collect();
     std::fs::write(etc.join("netmap.conf"), netmap).unwrap();
-    std::fs::write(etc.join("locations"), "answer VNET_0_INTERFACE eth0\nanswer VNET_0_INTERFACE eth1\n").unwrap();
+    std::fs::write(etc.join("locations"), "answer VNET_0_INTERFACE eth0\nanswer VNET_0_INTERFACE eth1\n")
+        .unwrap();
     let mut exec = instance.exec();
     assert!(exec.op("Host_GetBridgedNet", "").text.contains(
         "<networks><network><name>Bridged</name><device>vmnet0</device><type>bridged</type>\

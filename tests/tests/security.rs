@@ -99,7 +99,8 @@ fn encryption_can_be_switched_off_and_on_without_ending_a_session() {
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.starts_with("# by hand\n") && text.contains("security.host.ruissl = \"FALSE\"\n"), "{text}");
 
-    let on = root.op("Security_ActivateConfig", "<consoleSsl>yes</consoleSsl><managementSsl>0</managementSsl>");
+    let on =
+        root.op("Security_ActivateConfig", "<consoleSsl>yes</consoleSsl><managementSsl>0</managementSsl>");
     assert_eq!((on.out("consoleSsl"), on.out("managementSsl")), ("1".into(), "0".into()));
     assert_eq!(instance.secure().local().server().inc(3), 4);
     assert_eq!((secure.inc(4), plain.inc(5)), (5, 6));
@@ -135,7 +136,8 @@ fn only_administrators_ask() {
     let instance = Setup::new().tls().start();
     let mut exec = instance.secure().login(&account).server();
     for name in ["Security_GetConfig", "Security_ActivateConfig", "Security_CreateCertificate"] {
-        let (code, text) = exec.op(name, "<consoleSsl>0</consoleSsl><overwrite>1</overwrite>").error().unwrap();
+        let (code, text) =
+            exec.op(name, "<consoleSsl>0</consoleSsl><overwrite>1</overwrite>").error().unwrap();
         let expected = format!("Permission denied: operation {name} requires administrator privileges");
         assert_eq!((code, text), (-4, expected));
     }
