@@ -83,6 +83,11 @@ link::messages! {
             /// Number of the connection.
             connection: u32,
         },
+        /// A later `Config` was read; once for each of them, in order.
+        8 = Configured {
+            /// Why the old one stays in force; absent when the new one is.
+            error: Option<String>,
+        },
     }
 }
 

@@ -137,6 +137,10 @@ pub trait Core: Send + Sync {
 
     /// Who is connected to a machine, by time. `vmx` is as for [`Core::attach`].
     fn connected_users(&self, config: &str, vmx: OwnedFd) -> Answer<'_, Vec<ConnectedUser>>;
+
+    /// Asks the gateway about encryption. Administrators only. Fails with -22 when there is no gateway
+    /// to ask.
+    fn security(&self, ask: link::security::Ask) -> Answer<'_, link::security::Answer>;
 }
 
 /// A session that is connected to a machine.
@@ -254,6 +258,33 @@ pub(crate) mod tests {
         fn connected_users(&self, _: &str, _: OwnedFd) -> Answer<'_, Vec<ConnectedUser>> {
             Box::pin(async { Ok(Vec::new()) })
         }
+        /// As a gateway that has a certificate and does as it is told.
+        fn security(&self, ask: link::security::Ask) -> Answer<'_, link::security::Answer> {
+            use link::security::{Answer, Ask, Certificate};
+            let now = |console, subject: &str, days: u32| Answer::Now {
+                console,
+                management: true,
+                certificate: link::wire::Inner(Certificate::Facts {
+                    file: "/fixed/rui.crt".into(),
+                    subject: subject.into(),
+                    issuer: subject.into(),
+                    not_before: 0,
+                    not_after: i64::from(days) * 86_400,
+                    fingerprint: "00:11".into(),
+                }),
+            };
+            let answer = match ask {
+                Ask::Look {} => now(true, "CN=fixed", 1),
+                Ask::Activate { console, .. } => now(console.unwrap_or(true), "CN=fixed", 1),
+                Ask::CreateCertificate { overwrite: false, .. } => {
+                    Answer::Failed { path: "/fixed/rui.crt".into(), errno: 17, text: String::new() }
+                }
+                Ask::CreateCertificate { common_name, days, .. } => {
+                    now(true, &format!("CN={}", common_name.unwrap_or_default()), days)
+                }
+            };
+            Box::pin(async { Ok(answer) })
+        }
     }
 
     /// The context of a user who really runs the test.
@@ -262,6 +293,11 @@ pub(crate) mod tests {
     }
 
     pub fn ctx_with(core: FixedCore) -> Ctx {
+        ctx_below(std::path::Path::new("/nowhere/to/be/found"), core)
+    }
+
+    /// With an instance's root of its own.
+    pub fn ctx_below(root: &std::path::Path, core: FixedCore) -> Ctx {
         let user = User {
             name: "alice".into(),
             uid: rustix::process::getuid().as_raw(),
@@ -274,8 +310,8 @@ pub(crate) mod tests {
             user,
             product: Product::default(),
             historic_bugs: false,
-            layout: Layout::new(Some(std::path::Path::new("/nowhere/to/be/found"))).unwrap(),
-            event_logs: "/nowhere/to/be/found/var/log/vmware".into(),
+            layout: Layout::new(Some(root)).unwrap(),
+            event_logs: root.join("var/log/vmware"),
             core: Arc::new(core),
         };
         Ctx::new(Arc::new(caller), 1)

@@ -48,7 +48,7 @@ fn event(event: event_log::Event) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::tests::{FixedCore, ctx_with};
+    use crate::context::tests::{FixedCore, ctx_below, ctx_with};
     use hypervisor::event_log::LogRights;
     use ops::value::ConfigPath;
     use ops::{Fault, Out, Reply};
@@ -63,8 +63,9 @@ mod tests {
         let config = directory.path().join("a.vmx");
         std::fs::write(&config, "config.version = \"8\"\n").unwrap();
         let name = config.to_str().unwrap().to_owned();
-        let mut ctx = ctx_with(FixedCore { count: 0, vms: vec![name.clone()] });
-        ctx.event_logs = directory.path().to_owned();
+        let ctx = ctx_below(directory.path(), FixedCore { count: 0, vms: vec![name.clone()] });
+        let logs = ctx.event_logs.clone();
+        std::fs::create_dir_all(&logs).unwrap();
 
         let reply = get_last_n_events(&ctx, request(&name, 25)).await.unwrap();
         assert_eq!(reply.events, [], "no log, no events");
@@ -75,10 +76,10 @@ mod tests {
             event.body = vec!["a < b".to_owned()];
             event.choices = vec!["OK".to_owned(), "Cancel".to_owned()];
             event.users = vec!["alice".to_owned()];
-            event_log::append(directory.path(), &config, rights, &event).unwrap();
+            event_log::append(&logs, &config, rights, &event).unwrap();
         }
         // Foreign and damaged lines are passed over.
-        let log = directory.path().join(file_name(&config));
+        let log = logs.join(file_name(&config));
         let mut lines = std::fs::read(&log).unwrap();
         lines.extend(b"Something else\n<event type=\"info\"><time>5</time><subject>cut\n");
         lines.extend(b"<event type=\"info\"><time>4</time><subject>A & B</subject><body/></event>\n");

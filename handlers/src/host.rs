@@ -35,13 +35,12 @@ fn get_virtual_net(ctx: &Ctx, _: GetVirtualNet) -> Result<NetworksReply, Failure
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::tests::ctx;
+    use crate::context::tests::{FixedCore, ctx_below};
 
     #[test]
     fn each_operation_shows_its_own_type() {
         let root = tempfile::tempdir().unwrap();
-        let mut ctx = ctx();
-        ctx.layout = link::Layout::new(Some(root.path())).unwrap();
+        let ctx = ctx_below(root.path(), FixedCore { count: 0, vms: Vec::new() });
         let etc = root.path().join("etc/vmware");
         std::fs::create_dir_all(&etc).unwrap();
         let netmap: String = [0, 1, 8].map(|n| format!("network{n}.device = \"vmnet{n}\"\n")).concat();

@@ -6,6 +6,7 @@
 //!   the core, and access(2) as the caller               machines
 //! ```
 
+use std::collections::HashSet;
 use std::io;
 
 use handlers_derive::handler;
@@ -14,7 +15,6 @@ use ops::host_info::{DiskSpace, GetDiskSpace, GetDiskSpaceReply, Query, QueryRep
 use ops::value::{HostPath, Size};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, fstatvfs, statx};
 
-use crate::registered::Listed;
 use crate::{Ctx, Failure, machine, product};
 
 /// Room where directories are; the directory of new machines when none is named.
@@ -106,10 +106,11 @@ async fn query(ctx: &Ctx, _: Query) -> Result<QueryReply, Failure> {
     let running = ctx.core.connected_vms().await?;
     let (layout, user) = (ctx.layout.clone(), ctx.user.clone());
     let look = move || {
-        let count = |only: &dyn Fn(&str) -> bool| {
-            let exists = |listed: &&Listed| only(&listed.config) && machine::exists(&user, listed);
-            registered.iter().filter(exists).count() as u64
-        };
+        let running: HashSet<String> = running.into_iter().collect();
+        let mut counts = (0, 0);
+        for listed in registered.iter().filter(|listed| machine::exists(&user, listed)) {
+            counts = (counts.0 + 1, counts.1 + u64::from(running.contains(&*listed.config)));
+        }
         let host = Host::look().map_err(|error| Failure::internal("looking at the host", error))?;
         let name = rustix::system::uname();
         Ok(QueryReply {
@@ -124,8 +125,8 @@ async fn query(ctx: &Ctx, _: Query) -> Result<QueryReply, Failure> {
             uptime: host.uptime,
             load_average: host.load_average,
             vm_directory: product::vm_directory(&layout)?.to_string_lossy().into_owned(),
-            vm_count: count(&|_| true),
-            running_vm_count: count(&|config| running.iter().any(|path| path == config)),
+            vm_count: counts.0,
+            running_vm_count: counts.1,
         })
     };
     tokio::task::spawn_blocking(look)

@@ -16,6 +16,8 @@
 //! ```
 
 use crate::identity::Identity;
+use crate::security;
+use crate::wire::Inner;
 
 crate::messages! {
     /// From the gateway to the server core.
@@ -42,6 +44,13 @@ crate::messages! {
             /// The number of the reservation.
             session: u64,
         },
+        /// Answer to [`ToAuthd::Security`].
+        4 = Security {
+            /// The number of the question.
+            question: u64,
+            /// What was found or done.
+            answer: Inner<security::Answer>,
+        },
     }
 }
 
@@ -64,6 +73,14 @@ crate::messages! {
             session: u64,
             /// Why, for the gateway's log.
             reason: String,
+        },
+        /// An administrator asks about encryption. Making a key takes seconds; answers come in any
+        /// order.
+        4 = Security {
+            /// The core's number for the question; unique while the link stands.
+            question: u64,
+            /// The question.
+            ask: Inner<security::Ask>,
         },
     }
 }

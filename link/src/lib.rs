@@ -14,7 +14,8 @@
 //!   No general serializer crosses privileges.
 //! * [`channel`] carries such enums over a socket; descriptors travel only where a variant says so.
 //! * [`identity`] is who a caller was proven to be.
-//! * [`gateway`] is the conversation between the gateway and the server core.
+//! * [`gateway`] is the conversation between the gateway and the server core, [`security`] the part of it
+//!   that an administrator causes.
 //! * [`vm_list`] is the list of registered machines as text.
 //! * [`layout`], [`settings`] and [`product_config`] say where files are and what they mean.
 //! * [`logfile`] writes lines in the products' log form.
@@ -31,6 +32,7 @@ pub mod identity;
 pub mod layout;
 pub mod logfile;
 pub mod product_config;
+pub mod security;
 pub mod settings;
 pub mod vm_list;
 pub mod wire;

@@ -29,7 +29,9 @@ impl ProductConfig {
     /// Reads the text of a file. Never fails: a line that is no setting is kept as it is.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let lines = text.lines().map(|raw| Line { raw: raw.to_owned(), setting: parse_line(raw) }).collect();
+        // However many carriage returns: what is written must be read as the same lines again.
+        let lines = text.lines().map(|line| line.trim_end_matches('\r'));
+        let lines = lines.map(|raw| Line { raw: raw.to_owned(), setting: parse_line(raw) }).collect();
         ProductConfig { lines }
     }
 
@@ -241,7 +243,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_kept(text in "[ -~\n|\"=#]{0,200}") {
+        fn any_text_is_kept(text in "[ -~\r\n|\"=#]{0,200}") {
             let parsed = ProductConfig::parse(&text);
             prop_assert_eq!(ProductConfig::parse(&parsed.text()), parsed);
         }

@@ -17,7 +17,7 @@ use crate::error::Fault;
 use crate::reader::Input;
 use crate::{
     Operation, config_defaults, directory, disk, event_log, file, file_manager, host, host_info, machine,
-    main_ops, task_manager, vm_delete, vm_info, vm_list, vmserverd,
+    main_ops, security, task_manager, vm_delete, vm_info, vm_list, vmserverd,
 };
 
 /// Who may ask for an operation.
@@ -236,6 +236,9 @@ pub static TABLE: &[Row] = &[
     host::GetBridgedNet::ROW,
     host::GetHostOnlyNet::ROW,
     host::GetVirtualNet::ROW,
+    security::ActivateConfig::ROW,
+    security::CreateCertificate::ROW,
+    security::GetConfig::ROW,
     task_manager::DeleteTask::ROW,
     task_manager::StatusOfTask::ROW,
     task_manager::StopTask::ROW,
@@ -443,30 +446,11 @@ pub const HISTORICAL: [(&str, &str, Access); 54] = {
 mod tests {
     use super::*;
 
-    /// Historical operations that this server does not have yet. Whoever adds one takes it out here,
-    /// so that the list is always true.
-    const MISSING: &[&str] = &["Security_ActivateConfig", "Security_CreateCertificate", "Security_GetConfig"];
-
     #[test]
-    fn historical_rows_are_those_of_the_original_in_its_order() {
-        let mut golden = HISTORICAL.iter();
-        for row in TABLE.iter().filter(|row| !row.extension) {
-            let found = golden.find(|(name, ..)| *name == row.name);
-            assert_eq!(
-                found,
-                Some(&(row.name, row.handler, row.access)),
-                "{} is not in the original table, or not in this place",
-                row.name
-            );
-        }
-    }
-
-    #[test]
-    fn the_missing_rows_are_listed() {
-        let missing: Vec<_> =
-            HISTORICAL.iter().map(|(name, ..)| *name).filter(|name| lookup(name).is_none()).collect();
-        println!("{} of 54 historical operations are missing: {}", missing.len(), missing.join(", "));
-        assert_eq!(missing, MISSING);
+    fn the_historical_rows_are_those_of_the_original_in_its_order() {
+        let rows = TABLE.iter().filter(|row| !row.extension);
+        let ours: Vec<_> = rows.map(|row| (row.name, row.handler, row.access)).collect();
+        assert_eq!(ours, HISTORICAL);
     }
 
     #[test]

@@ -239,6 +239,11 @@ link::messages! {
             /// Path of the .vmx.
             config: String,
         } with 1..=1,
+        /// An administrator asks the gateway about encryption.
+        13 = Security {
+            /// The question.
+            ask: Inner<link::security::Ask>,
+        },
     }
 }
 
@@ -282,6 +287,11 @@ link::messages! {
         7 = Users {
             /// The sessions.
             users: Vec<SessionFacts>,
+        },
+        /// What the gateway says about encryption.
+        8 = Security {
+            /// Its answer.
+            answer: Inner<link::security::Answer>,
         },
     }
 }

@@ -64,7 +64,10 @@ fn a_machine_from_registering_to_unregistering() {
     assert_eq!(ask(&mut exec, "VM_INFO", &path).error(), Some(not_registered(&path)));
     assert_eq!(ask(&mut exec, "VMUnRegister", &path).error(), Some(no_such()));
     assert_eq!(ask(&mut exec, "VMRegister", &path).out("displayName"), "Web & mail");
-    assert_eq!(ask(&mut exec, "VMRegister", &path).error(), Some((-20, "Virtual machine already exists".into())));
+    assert_eq!(
+        ask(&mut exec, "VMRegister", &path).error(),
+        Some((-20, "Virtual machine already exists".into()))
+    );
     let vm_list = std::fs::read_to_string(instance.layout.path("/etc/vmware/vm-list")).unwrap();
     assert_eq!(vm_list, format!("config \"{}\"\n", path.display()));
 
@@ -86,7 +89,10 @@ fn a_machine_from_registering_to_unregistering() {
         assert_eq!(info.all(name), [value], "{name}");
     }
     let listed = exec.op("VM_List", "");
-    assert_eq!((listed.all("displayName"), listed.all("memoryMb")), (vec!["Web & mail".into()], vec!["64".into()]));
+    assert_eq!(
+        (listed.all("displayName"), listed.all("memoryMb")),
+        (vec!["Web & mail".into()], vec!["64".into()])
+    );
     assert_eq!(exec.op("GSXHostInfo_Query", "").out("vmCount"), "1");
 
     // What was done to it is in its event log, in the product's form.
@@ -224,9 +230,7 @@ fn who_is_connected() {
     assert!(root.op("VM_INFO", &connect).ok());
     assert_eq!(who(&mut root).0.len(), 2);
     drop(user);
-    tests::eventually("the session's end is seen", || {
-        (who(&mut root).0 == ["root"]).then_some(())
-    });
+    tests::eventually("the session's end is seen", || (who(&mut root).0 == ["root"]).then_some(()));
 }
 
 #[test]
@@ -271,12 +275,17 @@ fn making_and_deleting() {
 
     let deleted = ask(&mut exec, "VMDeleteEdit_DeleteVM", &config);
     assert_eq!(deleted.all("file"), [path("vmware.log"), path("Web server.vmx")]);
-    assert_eq!(deleted.all("warning"), [format!("{} is kept: another registered machine uses it", disk.display())]);
+    assert_eq!(
+        deleted.all("warning"),
+        [format!("{} is kept: another registered machine uses it", disk.display())]
+    );
     assert!(disk.exists() && directory.join("mine.txt").exists());
     assert_eq!(list(&mut exec), [clone.display().to_string()]);
 
     // Suspended: only by force.
-    let suspended = std::fs::read_to_string(&clone).unwrap().replace("checkpoint.vmState = \"\"", "checkpoint.vmState = \"x\"");
+    let suspended = std::fs::read_to_string(&clone)
+        .unwrap()
+        .replace("checkpoint.vmState = \"\"", "checkpoint.vmState = \"x\"");
     std::fs::write(&clone, suspended).unwrap();
     assert_eq!(ask(&mut exec, "VM_INFO", &clone).all("powerState"), ["suspended"]);
     let (code, text) = ask(&mut exec, "VMDeleteEdit_DeleteVM", &clone).error().unwrap();
@@ -308,9 +317,7 @@ fn a_private_machine_is_its_owners() {
     assert_eq!(ask(&mut others, "VM_INFO", &config).error(), Some(not_registered(&config)));
     assert_eq!(list(&mut own).len(), 1);
     assert_eq!(list(&mut instance.exec()).len(), 1);
-    let shared = own.op(
-        "VM_Create",
-        "<displayName>ours</displayName><diskSize>0</diskSize><private>0</private>",
-    );
+    let shared =
+        own.op("VM_Create", "<displayName>ours</displayName><diskSize>0</diskSize><private>0</private>");
     assert_eq!(list(&mut others), [shared.out("config")]);
 }

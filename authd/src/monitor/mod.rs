@@ -19,6 +19,7 @@ pub mod delays;
 pub mod helpers;
 pub mod listeners;
 pub mod local;
+pub mod security;
 pub mod settings;
 
 use std::collections::{HashMap, VecDeque};
@@ -77,6 +78,8 @@ enum Event {
     LinkGone(u64),
     /// The server has not answered about this session in time.
     ReserveOver(u64),
+    /// What an administrator wants with certificates or settings is done, or cannot be.
+    Secured(security::Asker, Result<security::Done, link::security::Answer>),
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
@@ -160,6 +163,9 @@ struct Monitor {
     accounts: HashMap<u32, (Account, Instant)>,
     net: Option<Net>,
     link: Option<Link>,
+    /// What is encrypted, and with which certificate.
+    state: security::State,
+    questions: security::Questions,
     serial: u64,
     ready: bool,
     events: mpsc::Sender<Event>,
@@ -213,6 +219,8 @@ async fn serve(layout: Layout) -> io::Result<()> {
         accounts: HashMap::new(),
         net: None,
         link: None,
+        state: loaded.state,
+        questions: security::Questions::default(),
         serial: 0,
         ready: false,
         events: events.clone(),
@@ -341,10 +349,13 @@ impl Monitor {
             Event::Outcome(attempt, proven, outcome) => self.outcome(&attempt, &proven, outcome),
             Event::Refuse(attempt) => self.verdict(&attempt, None),
             Event::LinkUp(channel) => self.link_up(channel),
-            Event::Link(generation, message) if self.is_link(generation) => self.server_says(message),
+            Event::Link(generation, message) if self.is_link(generation) => {
+                self.server_says(generation, message);
+            }
             Event::LinkGone(generation) if self.is_link(generation) => self.link_gone(),
             Event::Link(..) | Event::LinkGone(_) => {}
             Event::ReserveOver(session) => self.reserved(session, 1),
+            Event::Secured(asker, done) => self.secured(asker, done),
             Event::Reload => self.reload(),
             Event::Stop => {}
         }
@@ -405,6 +416,7 @@ impl Monitor {
             .map(|r| r.session)
             .collect();
         self.sessions.clear();
+        self.nothing_to_confirm();
         for session in sessions {
             self.tell_server(ToServerd::Cancel { session }, Vec::new());
         }
@@ -427,6 +439,7 @@ impl Monitor {
                     self.local(attempt);
                 }
             }
+            ToMonitor::Configured { error } => self.configured(error),
             ToMonitor::Confirm { connection } => self.confirm(connection),
             ToMonitor::Reserve { connection } => self.reserve(connection),
             ToMonitor::HandOver { connection, early } => self.hand_over(connection, early, fds.pop()),
@@ -728,7 +741,7 @@ impl Monitor {
         }
     }
 
-    fn server_says(&mut self, message: ToAuthd) {
+    fn server_says(&mut self, generation: u64, message: ToAuthd) {
         match message {
             ToAuthd::Hello { pid } => self.log(&format!("vmserverd is connected (pid {pid})")),
             ToAuthd::Accept { session } => self.reserved(session, 0),
@@ -736,6 +749,7 @@ impl Monitor {
                 self.log(&format!("serverd refused a session: {}", for_log(reason.as_bytes())));
                 self.reserved(session, 2);
             }
+            ToAuthd::Security { question, ask } => self.security(generation, question, ask.0),
         }
     }
 
@@ -743,26 +757,20 @@ impl Monitor {
 
     /// Reads settings and certificate again. On an error everything stays as it was.
     fn reload(&mut self) {
-        let loaded = match settings::load(&self.layout) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.log(&format!("the new settings are not used: {error}"));
-                return;
-            }
-        };
+        if let Err(error) = self.try_reload() {
+            self.log(&format!("the new settings are not used: {error}"));
+        }
+    }
+
+    fn try_reload(&mut self) -> io::Result<()> {
+        let loaded = settings::load(&self.layout)?;
         let passed = self.listeners.iter().any(|listener| matches!(listener.place, Place::Inherited(_)));
         if passed {
             for listener in &mut self.listeners {
                 listener.kind = inherited_kind(listener, &loaded);
             }
         } else {
-            match reopen(&loaded, &self.listeners) {
-                Ok(listeners) => self.listeners = listeners,
-                Err(error) => {
-                    self.log(&format!("the new settings are not used: {error}"));
-                    return;
-                }
-            }
+            self.listeners = reopen(&loaded, &self.listeners)?;
         }
         if let Ok(log) = settings::open_log(&self.layout) {
             self.log = log;
@@ -771,9 +779,12 @@ impl Monitor {
         let (base, limit) = settings::delays(&loaded.settings);
         self.delays.configure(base, limit);
         self.settings = loaded.settings;
-        if let Err(error) = self.send_config() {
-            self.log(&format!("the network process did not get the new settings: {error}"));
+        self.state = loaded.state;
+        if self.net.is_some() {
+            self.send_config()?;
+            self.questions.sent();
         }
+        Ok(())
     }
 
     async fn stop(&mut self, link_path: &Path) {

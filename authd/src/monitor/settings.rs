@@ -7,9 +7,10 @@ use link::logfile::Sink;
 use link::product_config::ProductConfig;
 use link::{Layout, Settings, settings};
 
-use crate::certificate::{self, Pair};
+use crate::certificate::{self, Files};
 use crate::messages::{FromMonitor, Kind};
 use crate::monitor::listeners::{Listener, Place};
+use crate::monitor::security::{CONSOLE, MANAGEMENT, State};
 
 /// Everything read, checked.
 pub struct Loaded {
@@ -19,8 +20,8 @@ pub struct Loaded {
     pub tls: bool,
     /// Where to listen when the service manager passed nothing.
     pub places: Vec<(Kind, Place)>,
-    /// Certificate and key.
-    pub pair: Pair,
+    /// What is encrypted, and with which certificate.
+    pub state: State,
     /// Value of `serverd.fullpath`.
     pub serverd_path: String,
     /// Where the server core connects.
@@ -42,7 +43,7 @@ pub fn load(layout: &Layout) -> io::Result<Loaded> {
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?,
     };
-    let tls = product.flag("security.host.ruissl", true);
+    let tls = product.flag(CONSOLE, true);
     let authd = &settings.authd;
     let mut places = Vec::new();
     for address in authd.listen.split_whitespace() {
@@ -59,13 +60,15 @@ pub fn load(layout: &Layout) -> io::Result<Loaded> {
         places.push((Kind::Unix, Place::Unix(Settings::path_or(named, layout.authd_socket()))));
     }
     let ssl = layout.ssl_directory();
-    let pair = certificate::load_or_create(
-        &Settings::path_or(&authd.ssl.certificate, ssl.join("rui.crt")),
-        &Settings::path_or(&authd.ssl.key, ssl.join("rui.key")),
-    )?;
+    let files = Files {
+        certificate: Settings::path_or(&authd.ssl.certificate, ssl.join("rui.crt")),
+        key: Settings::path_or(&authd.ssl.key, ssl.join("rui.key")),
+    };
+    let pair = certificate::load_or_create(&files)?;
+    let state = State { console: tls, management: product.flag(MANAGEMENT, true), files, pair };
     let serverd_path = product.get("serverd.fullpath").unwrap_or("/usr/sbin/vmware-serverd").to_owned();
     let link = Settings::path_or(&authd.link, layout.link_socket());
-    Ok(Loaded { tls, places, pair, serverd_path, link, settings })
+    Ok(Loaded { tls, places, state, serverd_path, link, settings })
 }
 
 /// The log: the system's, or a file below the root of an instance.
@@ -87,9 +90,9 @@ pub fn message(loaded: &Loaded, listeners: &[Listener]) -> FromMonitor {
     let authd = &loaded.settings.authd;
     FromMonitor::Config {
         kinds: listeners.iter().map(|listener| listener.kind as u8).collect(),
-        certificate: loaded.pair.certificate.clone(),
-        key: loaded.pair.key.to_vec(),
-        thumbprint: loaded.pair.thumbprint.clone(),
+        certificate: loaded.state.pair.certificate.clone(),
+        key: loaded.state.pair.key.to_vec(),
+        thumbprint: loaded.state.pair.thumbprint.clone(),
         serverd_path: loaded.serverd_path.clone(),
         line_max: authd.line.max,
         login_deadline: authd.login.deadline,

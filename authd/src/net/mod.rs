@@ -204,10 +204,14 @@ async fn serve(channel: OwnedFd) -> io::Result<()> {
     // Until the monitor says stop, or is gone.
     while let Some((message, fds)) = channel.recv().await? {
         match message {
-            config @ FromMonitor::Config { .. } => match reload(&shared, config, fds) {
-                Ok(()) => shared.log("settings and certificate were read again"),
-                Err(error) => shared.log(&format!("the new settings are not used: {error}")),
-            },
+            config @ FromMonitor::Config { .. } => {
+                let error = reload(&shared, config, fds).err().map(|error| error.to_string());
+                match &error {
+                    None => shared.log("settings and certificate were read again"),
+                    Some(error) => shared.log(&format!("the new settings are not used: {error}")),
+                }
+                shared.tell(ToMonitor::Configured { error }, Vec::new());
+            }
             FromMonitor::Verdict { connection, user } => shared.answer(connection, Answer::Login(user)),
             FromMonitor::Confirmed { connection, same } => {
                 shared.answer(connection, Answer::Confirmed(same));

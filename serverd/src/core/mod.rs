@@ -12,6 +12,7 @@
 //!   those; [`counter`] adds up what they have done; [`ration`] bounds what they log.
 //! * [`questions`] answers what handlers ask: of the [`inventory`], of [`tasks`] and their [`journal`].
 //!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
+//! * [`security`] passes questions about encryption on to the gateway.
 //! * [`machines`] knows the running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
@@ -29,6 +30,7 @@ pub mod processes;
 pub mod proof;
 pub mod questions;
 pub mod ration;
+pub mod security;
 pub mod store;
 pub mod supervisor;
 pub mod tasks;
@@ -333,6 +335,7 @@ impl Core {
         match event {
             Event::Link(LinkEvent::Up(outbox)) => {
                 tracing::info!("linked to vmware-authd");
+                self.supervisor.linked(outbox.clone());
                 self.link = Some(outbox);
                 if !self.ready {
                     notify(&[NotifyState::Ready]);
@@ -342,6 +345,7 @@ impl Core {
             }
             Event::Link(LinkEvent::Down) => {
                 self.link = None;
+                self.supervisor.unlinked();
                 self.admission.link_lost();
                 notify(&[NotifyState::Status("waiting for vmware-authd")]);
             }
@@ -368,6 +372,9 @@ impl Core {
                 let _ = self.link.as_ref().map(|link| link.push(answer, Vec::new()));
             }
             ToServerd::Cancel { session } => self.admission.cancel(session),
+            ToServerd::Security { question, answer } => {
+                self.supervisor.gateway_answered(question, answer.0);
+            }
             ToServerd::Session { session, identity, early } => {
                 let Some(socket) = fds.into_iter().next() else { return };
                 match self.admission.admit(session, identity.uid) {

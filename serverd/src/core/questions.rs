@@ -105,6 +105,7 @@ impl Supervisor {
                 let number = self.request_count();
                 self.answer(asker, Answer::Number { number })
             }
+            Ask::Security { ask } => self.ask_gateway(asker, admin, ask.0),
             Ask::ConnectedVms {} => {
                 let pieces = in_pieces(self.machines.connected().map(str::to_owned), String::len);
                 self.answer_in_pieces(asker, pieces, |paths| Answer::Paths { paths })
@@ -164,13 +165,13 @@ impl Supervisor {
         self.tell(process, ToSession::Answer { question, answer: Inner(answer), more: false })
     }
 
-    fn answer_or(&self, asker: Asker, result: Result<Answer, Error>) -> Result<(), String> {
+    pub(super) fn answer_or(&self, asker: Asker, result: Result<Answer, Error>) -> Result<(), String> {
         let refused = |error: Error| Answer::Refused { code: error.code.number(), text: error.text };
         self.answer(asker, result.unwrap_or_else(refused))
     }
 
     /// As [`Self::answer_or`], to a process that may have broken its channel, which shows elsewhere.
-    fn settle(&self, asker: Asker, result: Result<Answer, Error>) {
+    pub(super) fn settle(&self, asker: Asker, result: Result<Answer, Error>) {
         let _ = self.answer_or(asker, result);
     }
 

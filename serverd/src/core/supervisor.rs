@@ -30,6 +30,7 @@ use super::machines::Machines;
 use super::processes::{self, Handles, ProcessEvent, ProcessId};
 use super::questions::{Claim, Shared, UnderWay};
 use super::ration::Ration;
+use super::security::Gateway;
 use crate::channel::{SessionFacts, ToCore, ToSession};
 
 /// How often a session is handed to another process because the last one died on the way.
@@ -120,6 +121,7 @@ pub struct Supervisor {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) shared: Shared,
     pub(super) under_way: UnderWay,
+    pub(super) gateway: Gateway,
     processes: HashMap<ProcessId, Process>,
     /// The process that gets new sessions of an identity.
     current: HashMap<Key, ProcessId>,
@@ -140,6 +142,7 @@ impl Supervisor {
             events,
             shared,
             under_way: UnderWay::default(),
+            gateway: Gateway::default(),
             processes: HashMap::new(),
             current: HashMap::new(),
             tally: Tally::default(),

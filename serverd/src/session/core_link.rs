@@ -242,6 +242,16 @@ impl Core for CoreLink {
         })
     }
 
+    fn security(&self, ask: link::security::Ask) -> Later<'_, link::security::Answer> {
+        let asked = self.ask(Ask::Security { ask: Inner(ask) }, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Security { answer }) => Ok(answer.0),
+                _ => Err(beside("no word of the gateway's")),
+            }
+        })
+    }
+
     fn registered(&self) -> Later<'_, Arc<Registered>> {
         Box::pin(async move {
             if let Some(list) = self.inventory.current() {

@@ -53,6 +53,9 @@ impl Core for TestCore {
     fn registered(&self) -> Answer<'_, Arc<Registered>> {
         nothing()
     }
+    fn security(&self, _: link::security::Ask) -> Answer<'_, link::security::Answer> {
+        nothing()
+    }
     fn register(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }

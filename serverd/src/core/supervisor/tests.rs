@@ -305,3 +305,57 @@ async fn tasks_keep_the_process_and_die_with_it() {
     let failed = TaskEnd::Failed { code: -999, text: "interrupted".into() };
     assert_eq!(stage.supervisor.shared.tasks.status(1000, false, 2).unwrap().state, failed);
 }
+
+/// The gateway, played by the test.
+fn gateway()
+-> (Outbox<::link::gateway::ToAuthd>, Channel<::link::gateway::ToServerd, ::link::gateway::ToAuthd>) {
+    let (ours, theirs) = link::channel::pair().unwrap();
+    let outbox = Outbox::new(8);
+    let channel: Channel<::link::gateway::ToAuthd, ::link::gateway::ToServerd> =
+        Channel::from_fd(ours).unwrap();
+    tokio::spawn(outbox.clone().run(Arc::new(channel)));
+    (outbox, Channel::from_fd(theirs).unwrap())
+}
+
+fn look() -> Ask {
+    Ask::Security { ask: Inner(link::security::Ask::Look {}) }
+}
+
+#[tokio::test]
+async fn only_a_process_of_an_administrator_reaches_the_gateway() {
+    let mut stage = Stage::new(0);
+    let (outbox, _gateway) = gateway();
+    stage.supervisor.linked(outbox);
+    stage.asks(1, look());
+    assert!(stage.killed().await);
+}
+
+#[tokio::test]
+async fn the_gateways_answer_finds_whoever_asked() {
+    let mut stage = Stage::new(0);
+    stage.supervisor.processes.get_mut(&ID).unwrap().admin = true;
+    let refused = |answer: Answer| match answer {
+        Answer::Refused { code: -22, text } => text,
+        other => panic!("{other:?}"),
+    };
+    stage.asks(1, look());
+    let (question, answer) = stage.answer().await;
+    assert_eq!(question, 1);
+    assert!(refused(answer).contains("not connected"));
+
+    let (outbox, gateway) = gateway();
+    stage.supervisor.linked(outbox);
+    stage.asks(7, look());
+    let (asked, _) = gateway.recv().await.unwrap().unwrap();
+    let ::link::gateway::ToAuthd::Security { question, .. } = asked else { panic!("{asked:?}") };
+    let failed = link::security::Answer::Failed { path: "/x".into(), errno: 2, text: String::new() };
+    stage.supervisor.gateway_answered(question + 1, failed.clone());
+    stage.supervisor.gateway_answered(question, failed.clone());
+    assert_eq!(stage.answer().await, (7, Answer::Security { answer: Inner(failed) }));
+
+    stage.asks(8, look());
+    stage.supervisor.unlinked();
+    let (question, answer) = stage.answer().await;
+    assert_eq!(question, 8);
+    assert!(refused(answer).contains("went away"));
+}
