@@ -135,7 +135,7 @@ fn a_list_made_by_somebody_else_is_served_as_it_is() {
     let names = |names: &[&str]| names.iter().map(|name| vm(name).display().to_string()).collect::<Vec<_>>();
     assert_eq!(list(&mut exec), names(&["a b.vmx", "c.vmx"]));
     // Its directory is gone as well; root may clean up.
-    if tests::is_root() {
+    if rustix::process::getuid().is_root() {
         assert!(ask(&mut exec, "VMUnRegister", Path::new("/gone/away.vmx")).ok());
         let now = std::fs::read_to_string(etc.join("vm-list")).unwrap();
         assert_eq!(now, text.replace("config \"/gone/away.vmx\"\n", ""));
@@ -152,7 +152,7 @@ fn rights_are_the_rights_on_the_file() {
     let (owner, other) = (Account::new(), Account::new());
     let instance = Setup::new().start();
     let mut root = instance.exec();
-    let mut of = |account: &Account| instance.unix().login(account).server();
+    let of = |account: &Account| instance.unix().login(account).server();
     let (mut own, mut others) = (of(&owner), of(&other));
     let path = machine(&instance, "web", (owner.uid, owner.gid), 0o700);
 
