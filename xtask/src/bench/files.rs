@@ -79,15 +79,23 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
 }
 
 /// A session that asks for one operation after the other.
-struct Session(UnixStream);
+pub struct Session(UnixStream);
 
 impl Session {
+    /// A session over a stream that is logged in.
+    pub fn over(stream: UnixStream) -> Self {
+        Session(stream)
+    }
+
     fn open(bench: &mut Bench) -> Result<Self> {
         client::unix(&bench.ours()?.socket).map(Session).map_err(failed("no session"))
     }
 
     /// Sends a request and reads its reply, which must say success.
-    fn ask(&mut self, operation: &str, arguments: &str) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When there is no reply, or it says no success.
+    pub fn ask(&mut self, operation: &str, arguments: &str) -> Result<Vec<u8>> {
         let request = format!("<exec><op>{operation}</op><in>{arguments}</in></exec>\n");
         self.0.write_all(request.as_bytes()).map_err(failed("sending"))?;
         let (mut reply, mut buffer) = (Vec::new(), vec![0; 256 * 1024]);

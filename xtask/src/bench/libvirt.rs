@@ -98,6 +98,28 @@ impl Libvirt {
         self.load("calls", uri, connections, length)
     }
 
+    /// URI of the test driver over the unix socket, with the domains of a file.
+    pub fn unix_with(&self, domains: &Path) -> String {
+        let socket = self.scratch.join("libvirt-sock");
+        format!("test+unix://{}?socket={}", domains.display(), socket.display())
+    }
+
+    /// `virConnectListAllDomains` again and again on one connection.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn lists(&self, uri: &str, length: Duration) -> Result<Sample> {
+        self.load("lists", uri, 1, length)
+    }
+
+    /// `virDomainGetInfo` of the domain of that name, again and again on one connection.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn infos(&self, uri: &str, domain: &str, length: Duration) -> Result<Sample> {
+        self.load_more("calls", uri, 1, length, &[domain])
+    }
+
     /// `virConnectOpen` and close, one after another, for so long.
     ///
     /// # Errors
@@ -118,7 +140,20 @@ impl Libvirt {
     }
 
     fn load(&self, mode: &str, uri: &str, connections: usize, length: Duration) -> Result<Sample> {
-        let arguments = [mode, uri, &connections.to_string(), &length.as_secs_f64().to_string()];
+        self.load_more(mode, uri, connections, length, &[])
+    }
+
+    fn load_more(
+        &self,
+        mode: &str,
+        uri: &str,
+        connections: usize,
+        length: Duration,
+        more: &[&str],
+    ) -> Result<Sample> {
+        let (connections, length) = (connections.to_string(), length.as_secs_f64().to_string());
+        let mut arguments = vec![mode, uri, &connections, &length];
+        arguments.extend(more);
         let output = Child::start(&self.client, Stdio::null(), &arguments, &self.scratch)?.all()?;
         let (elapsed, took) = output.split_first_chunk::<8>().ok_or("the client wrote too little")?;
         let took = took.chunks_exact(4).filter_map(|four| Some(u32::from_ne_bytes(four.try_into().ok()?)));

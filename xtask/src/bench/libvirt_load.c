@@ -1,10 +1,11 @@
 /* The peer's client: does to libvirtd what `xtask bench` does to our server.
  *
- *   calls URI CONNECTIONS SECONDS   virDomainGetInfo on each connection, one thread each
+ *   calls URI CONNECTIONS SECONDS [DOMAIN]  virDomainGetInfo on each connection, one thread each
+ *   lists URI CONNECTIONS SECONDS   virConnectListAllDomains on each connection, one thread each
  *   opens URI 1 SECONDS             virConnectOpen and virConnectClose, one after another
  *   holds URI CONNECTIONS           opens them, prints one line, keeps them until stdin ends
  *
- * calls and opens write binary to stdout, in the machine's byte order: the nanoseconds from the
+ * calls, lists and opens write binary to stdout, in the machine's byte order: the nanoseconds from the
  * first call to the last (64 bits), then the nanoseconds of every call (32 bits each). Sorting and
  * dividing is left to xtask, so that both sides are counted by the same code.
  */
@@ -26,7 +27,7 @@ struct caller {
 };
 
 static const char *uri;
-static int opening;
+static int opening, listing;
 static uint64_t length;
 static pthread_barrier_t start;
 
@@ -54,6 +55,14 @@ static void call(struct caller *c) {
     virDomainInfo info;
     if (opening)
         need(virConnectClose(opened()) == 0, "virConnectClose");
+    else if (listing) {
+        virDomainPtr *all;
+        int count = virConnectListAllDomains(c->connection, &all, 0);
+        need(count >= 0, "virConnectListAllDomains");
+        for (int i = 0; i < count; i++)
+            virDomainFree(all[i]);
+        free(all);
+    }
     else
         need(virDomainGetInfo(c->domain, &info) == 0, "virDomainGetInfo");
 }
@@ -82,13 +91,15 @@ int main(int argc, char **argv) {
     need(argc >= 4, "usage: libvirt_load calls|opens|holds URI CONNECTIONS [SECONDS]");
     uri = argv[2];
     opening = strcmp(argv[1], "opens") == 0;
+    listing = strcmp(argv[1], "lists") == 0;
+    const char *name = argc > 5 ? argv[5] : "test";
     int count = atoi(argv[3]), holding = strcmp(argv[1], "holds") == 0;
     struct caller *callers = calloc((size_t)count, sizeof *callers);
     need(count > 0 && callers != NULL, "calloc");
     for (int i = 0; i < count && !opening; i++) {
         callers[i].connection = opened();
-        if (!holding)
-            need((callers[i].domain = virDomainLookupByName(callers[i].connection, "test")) != NULL, "look-up");
+        if (!holding && !listing)
+            need((callers[i].domain = virDomainLookupByName(callers[i].connection, name)) != NULL, "look-up");
     }
     if (holding) {
         puts("held");
@@ -96,7 +107,7 @@ int main(int argc, char **argv) {
         while (getchar() != EOF) {}
         return 0; /* the daemon sees every connection end */
     }
-    need(argc == 5, "SECONDS");
+    need(argc == 5 || argc == 6, "SECONDS");
     length = (uint64_t)(atof(argv[4]) * 1e9);
     pthread_barrier_init(&start, NULL, (unsigned)count + 1);
     for (int i = 0; i < count; i++)

@@ -8,6 +8,7 @@
 //!   P1 P2 P3  calls      many connections          P7   memory   idle connections
 //!   P6        connects   one visit after another   P20  parse    in this process
 //!   P8-P11    files      copies and listings, beside cp and find
+//!   P15 P16 P18 P19  machines  ten thousand registered machines
 //! ```
 //!
 //! A figure of one run is never compared with one of another: machines differ, and so do days. The
@@ -23,6 +24,7 @@ mod connects;
 mod files;
 mod libvirt;
 mod load;
+mod machines;
 mod memory;
 mod ours;
 mod parse;
@@ -49,7 +51,7 @@ use crate::workspace::Binaries;
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P20 [default: all]
+    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P15 P16 P18 P19 P20 [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -81,7 +83,7 @@ pub struct Arguments {
 /// Figures that are measured together, and how.
 type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 12] = [
     (&["P1", "P3"], calls::local),
     (&["P2"], calls::remote),
     (&["P6"], connects::local),
@@ -90,6 +92,9 @@ const GROUPS: [Group; 9] = [
     (&["P9"], files::sparse),
     (&["P10"], files::reflink),
     (&["P11"], files::listing),
+    (&["P15", "P16"], machines::looking),
+    (&["P18"], machines::changing),
+    (&["P19"], machines::starting),
     (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
 
