@@ -211,7 +211,7 @@ fn settle(files: &Files) -> io::Result<()> {
     let (certificate, key) = (beside(&files.certificate), beside(&files.key));
     if !key.exists() && certificate.exists() {
         let read = |path| std::fs::read(path).map(Zeroizing::new);
-        let fits = read(&certificate).and_then(|crt| fit(&crt, &*read(&files.key)?));
+        let fits = read(&certificate).and_then(|crt| fit(&crt, &read(&files.key)?));
         if fits.is_ok() {
             return rename(&certificate, &files.certificate);
         }
