@@ -22,10 +22,12 @@ use super::inventory::Copy;
 use super::tasks::Tasks;
 use crate::channel::{Answer, Ask, TaskEnd, TaskFacts, ToCore};
 
-/// What a handler's log has when the core did not answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the core has gone")]
-struct Gone;
+/// What a caller reads when the core died before it answered: nobody knows whether it has done what
+/// was asked.
+fn gone() -> Failure {
+    let text = "The server ended while it worked on this request: see whether it was done, and ask again";
+    Error::unspecified(text).into()
+}
 
 /// What a handler's log has when the core answered something else.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +121,7 @@ impl CoreLink {
     ) -> impl Future<Output = Result<Vec<Answer>, Failure>> + Send + use<> {
         let asked = self.send(ask, fds, work);
         async move {
-            let pieces = asked?.await.map_err(|_| Failure::internal("asking the core", Gone))?;
+            let pieces = asked?.await.map_err(|_| gone())?;
             match pieces.first() {
                 Some(Answer::Refused { code, text }) => {
                     let code = ErrorCode::from_number(*code).unwrap_or(ErrorCode::Unspecified);
@@ -139,7 +141,7 @@ impl CoreLink {
         let (to, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         if waiting.gone {
-            return Err(Failure::internal("asking the core", Gone));
+            return Err(gone());
         }
         waiting.next += 1;
         let question = waiting.next;
@@ -331,7 +333,7 @@ mod tests {
         let link = link();
         let before = link.request_count();
         link.gone();
-        assert_eq!(before.await.unwrap_err().to_string(), "asking the core: the core has gone");
+        assert!(before.await.unwrap_err().to_string().starts_with("The server ended while"));
         assert!(link.connected_vms().await.is_err());
     }
 
