@@ -14,7 +14,8 @@ use crate::script::{ALSO, Who};
 /// The environment variable that makes the test write the pages.
 const BLESS: &str = "VMSERVERD_BLESS";
 
-const MADE: &str = "<!-- Made by the test `all_operations` from what the server answered. Do not edit. -->\n\n";
+const MADE: &str =
+    "<!-- Made by the test `all_operations` from what the server answered. Do not edit. -->\n\n";
 
 /// Folder of the pages with requests and replies, beside the page of results.
 const EXAMPLES: &str = "examples";
@@ -26,8 +27,8 @@ const RESULTS: &str = "results.md";
 fn caller(who: Who) -> &'static str {
     match who {
         Who::Root => "root",
-        Who::Owner => "alice, whose files and machine these are",
-        Who::Other => "bob, who has no right on them",
+        Who::Owner => "alice",
+        Who::Other => "bob",
     }
 }
 
@@ -62,11 +63,12 @@ fn results(operations: &[Operation]) -> String {
          | operation | root | alice | bob |\n| --- | --- | --- | --- |\n"
     );
     for Operation { op, answers, .. } in operations {
-        let [root, owner, other] = answers.each_ref().map(short);
+        let [root, owner, other] = answers.each_ref().map(|answer| short(answer, &answers[1]));
         let _ = writeln!(page, "| [{op}]({EXAMPLES}/{op}.md) | {root} | {owner} | {other} |");
     }
     page.push_str(
-        "\n## How to read the examples\n\n\
+        "\n\\* The answer is not the one that alice gets: each caller is told what he may see.\n\n\
+         ## How to read the examples\n\n\
          Requests and replies are those of the wire, except for this: line breaks and indentation between \
          elements are added. Accounts, home directories and the directory of the server under test have the \
          names they would have elsewhere. What differs from host to host or from time to time stands in \
@@ -77,8 +79,11 @@ fn results(operations: &[Operation]) -> String {
 }
 
 /// A cell of the table: success, or the code and the text that goes with it.
-fn short(answer: &Answer) -> String {
-    let Some((code, text)) = &answer.error else { return "ok".to_owned() };
+fn short(answer: &Answer, owners: &Answer) -> String {
+    let Some((code, text)) = &answer.error else {
+        let same = answer.reply == owners.reply || owners.error.is_some();
+        return if same { "ok" } else { "ok \\*" }.to_owned();
+    };
     let base = ErrorCode::from_number(*code).filter(|code| *code != ErrorCode::Unspecified);
     let text = base.map_or(text.as_str(), |code| code.base_text());
     format!("{code} {}", text.lines().next().unwrap_or_default().replace('|', "\\|"))
@@ -89,17 +94,20 @@ fn example(operation: &Operation) -> String {
     let mut page = format!(
         "{MADE}# {op}: examples\n\n\
          [What it does](../{op}.md), [who is answered what](../{RESULTS}), \
-         [how to read this](../{RESULTS}#how-to-read-the-examples).\n\n"
+         [how to read this](../{RESULTS}#how-to-read-the-examples). \
+         Files and machine are alice's; bob has no right on them.\n\n"
     );
     let [root, owner, other] = &operation.answers;
     let first = if owner.error.is_none() || root.error.is_some() { Who::Owner } else { Who::Root };
     let shown = if first == Who::Owner { owner } else { root };
     let _ = write!(page, "## Asked by {}\n\n", caller(first));
     exchange(&mut page, shown);
-    let refused = [(Who::Owner, owner), (Who::Other, other)];
-    let refused = refused.into_iter().find(|(who, answer)| *who != first && answer.error.is_some());
-    if let Some((who, answer)) = refused {
-        let _ = write!(page, "## The same, asked by {}\n\n", caller(who));
+    // Somebody who is refused, else somebody who is shown something else.
+    let others = [(Who::Owner, owner), (Who::Other, other), (Who::Root, root)];
+    let others = others.iter().filter(|(_, answer)| answer.reply != shown.reply);
+    let refused = others.clone().find(|(_, answer)| answer.error.is_some());
+    if let Some((who, answer)) = refused.or_else(|| others.clone().next()) {
+        let _ = write!(page, "## The same, asked by {}\n\n", caller(*who));
         block(&mut page, &answer.reply);
     }
     for (also, answer) in ALSO.iter().filter(|also| also.op == op).zip(&operation.also) {

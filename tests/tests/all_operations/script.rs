@@ -255,7 +255,13 @@ pub const ALSO: &[Also] = &[
     also("File_Exists", "There is nothing", Who::Owner, &[], "<file>{work}/nothing</file>"),
     also("File_Read", "Bytes that XML cannot carry", Who::Owner, &[], "<file>{work}/photos/1.raw</file>"),
     also("File_Read", "A directory", Who::Owner, &[], "<file>{work}/photos</file>"),
-    also("File_ReadLastN", "A number out of its range", Who::Owner, &[], "<file>{work}/notes.txt</file><n>0</n>"),
+    also(
+        "File_ReadLastN",
+        "A number out of its range",
+        Who::Owner,
+        &[],
+        "<file>{work}/notes.txt</file><n>0</n>",
+    ),
     also("TaskManager_StatusOfTask", "No number at all", Who::Owner, &[], ""),
     also(
         "VMDeleteEdit_DeleteVM",
@@ -264,6 +270,7 @@ pub const ALSO: &[Also] = &[
         &[Prop::Registered],
         "<config>{work}/web/web.vmx</config><files><file>/etc/hostname</file></files>",
     ),
+    also("VMServerd_IsAdminUser", "Asked by an administrator", Who::Root, &[], ""),
     also("VMRegister", "It is registered already", Who::Owner, &[Prop::Registered], WEB),
     also("VMRegister", "No machine there", Who::Owner, &[], WEB),
     also("VMUnRegister", "It is not registered", Who::Owner, &[Prop::Machine], WEB),

@@ -50,7 +50,8 @@ fn element(op: &str, node: Node<'_, '_>, depth: usize, shown: &mut String) {
     let name = node.tag_name().name();
     let _ = write!(shown, "{:1$}<{name}", "", 2 * depth);
     for attribute in node.attributes() {
-        let _ = write!(shown, " {}=\"{}\"", attribute.name(), escape(attribute.value()));
+        let _ =
+            write!(shown, " {}=\"{}\"", attribute.name(), escape(attribute.value()).replace('"', "&quot;"));
     }
     if node.children().any(|child| child.is_element()) {
         shown.push_str(">\n");
@@ -61,7 +62,7 @@ fn element(op: &str, node: Node<'_, '_>, depth: usize, shown: &mut String) {
         return;
     }
     let text: String = node.children().filter_map(|child| child.text()).collect();
-    let text = if text.is_empty() { text } else { stable(op, node, &text).map_or(text, str::to_owned) };
+    let text = stable(op, node, &text).map_or(text, str::to_owned);
     let _ = match text.as_str() {
         "" => writeln!(shown, "/>"),
         text => writeln!(shown, ">{}</{name}>", escape(text)),
@@ -69,7 +70,7 @@ fn element(op: &str, node: Node<'_, '_>, depth: usize, shown: &mut String) {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// What stands for the text of an element, if it is one that differs.
@@ -90,21 +91,21 @@ fn stable(op: &str, node: Node<'_, '_>, text: &str) -> Option<&'static str> {
         (_, "rate") => ("{rate}", number),
         (_, "fingerprint") => ("{fingerprint}", fits(&["HH"; 20].join(":"))),
         (_, "cid") => ("{cid}", fits("hhhhhhhh")),
-        ("VM_Create", "uuid") => {
-            ("{uuid}", fits("56 4d hh hh hh hh hh hh-hh hh hh hh hh hh hh hh"))
-        }
+        ("VM_Create", "uuid") => ("{uuid}", fits("56 4d hh hh hh hh hh hh-hh hh hh hh hh hh hh hh")),
         ("VM_Create", "macAddress") => ("{mac}", fits("00:0c:29:hh:hh:hh")),
-        ("GSXHostInfo_Query", "hostname") => ("{hostname}", true),
+        ("GSXHostInfo_Query", "hostname") => ("{hostname}", !text.is_empty()),
         ("GSXHostInfo_Query", "osVersion") => ("{osVersion}", text.starts_with(|c: char| c.is_ascii_digit())),
+        // Not every processor has a name.
         ("GSXHostInfo_Query", "cpuModel") => ("{cpuModel}", true),
         ("GSXHostInfo_Query", "cpus") => ("{cpus}", number && text != "0"),
         ("GSXHostInfo_Query", "cpuMhz") => ("{cpuMhz}", number),
         ("GSXHostInfo_Query", "memoryMb" | "freeMemoryMb") => ("{memory}", number),
         ("GSXHostInfo_Query", "uptime") => ("{uptime}", number),
-        ("GSXHostInfo_Query", "loadAverage") => {
-            ("{load}", text.split(' ').count() == 3 && text.split(' ').all(|load| load.parse::<f64>().is_ok()))
-        }
-        ("GSXHostInfo_GetDiskSpace", "fileSystem") => ("{fileSystem}", true),
+        ("GSXHostInfo_Query", "loadAverage") => (
+            "{load}",
+            text.split(' ').count() == 3 && text.split(' ').all(|load| load.parse::<f64>().is_ok()),
+        ),
+        ("GSXHostInfo_GetDiskSpace", "fileSystem") => ("{fileSystem}", !text.is_empty()),
         ("GSXHostInfo_GetDiskSpace", "total" | "free" | "available") => ("{bytes}", number),
         ("VMServerd_GetRequestCount", "count") => ("{count}", number && text != "0"),
         ("VMServerd_GetProductInfo", "version") if parent == "implementation" => {
