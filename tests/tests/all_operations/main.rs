@@ -14,6 +14,8 @@ mod script;
 mod shown;
 mod stage;
 
+use std::path::PathBuf;
+
 use pages::Operation;
 use script::{ALSO, Prop, SCRIPT, Who};
 use shown::Names;
@@ -57,6 +59,11 @@ fn answers(stage: &mut Stage, who: Who, op: &str, props: &[Prop], arguments: &st
     expected
 }
 
+/// Where the pages are.
+fn directory() -> PathBuf {
+    tests::programs::repository().join("docs/operations")
+}
+
 #[test]
 fn every_row_of_the_table_is_in_the_script() {
     let scripted: Vec<_> = SCRIPT.iter().map(|entry| entry.op).collect();
@@ -65,6 +72,7 @@ fn every_row_of_the_table_is_in_the_script() {
     assert!(missing.is_empty(), "add a request to tests/tests/all_operations/script.rs for {missing:?}");
     assert_eq!(scripted, rows, "the script has the order of the table");
     assert!(ALSO.iter().all(|also| rows.contains(&also.op)));
+    assert_eq!(pages::missing(&directory()), [""; 0], "operations without a page of examples");
 }
 
 #[test]
@@ -81,6 +89,5 @@ fn every_operation_answers_as_the_pages_say() {
         let also = also.map(|also| answer(&mut stage, also.who, 0, also.op, also.props, also.arguments).1);
         operations.push(Operation { op: entry.op, answers, also: also.collect() });
     }
-    let directory = tests::programs::repository().join("docs/operations");
-    pages::keep(&directory, &pages::render(&operations));
+    pages::keep(&directory(), &pages::render(&operations));
 }

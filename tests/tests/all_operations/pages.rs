@@ -18,10 +18,10 @@ const MADE: &str =
     "<!-- Made by the test `all_operations` from what the server answered. Do not edit. -->\n\n";
 
 /// Folder of the pages with requests and replies, beside the page of results.
-const EXAMPLES: &str = "examples";
+const EXAMPLES: &str = ops::docs::EXAMPLES;
 
 /// The page of results.
-const RESULTS: &str = "results.md";
+const RESULTS: &str = ops::docs::RESULTS;
 
 /// What a caller is called on the pages.
 fn caller(who: Who) -> &'static str {
@@ -131,9 +131,21 @@ fn block(page: &mut String, document: &str) {
     let _ = write!(page, "```xml\n{document}```\n\n");
 }
 
+/// Whether the pages are to be written.
+fn bless() -> bool {
+    std::env::var_os(BLESS).is_some_and(|value| value == "1")
+}
+
+/// Operations without a page of examples, which the reference links to.
+pub fn missing(directory: &Path) -> Vec<&'static str> {
+    let names = ops::TABLE.iter().map(|row| row.name);
+    let examples = directory.join(EXAMPLES);
+    names.filter(|name| !bless() && !examples.join(format!("{name}.md")).exists()).collect()
+}
+
 /// Writes the pages if that is asked for; otherwise every one must be as it is checked in.
 pub fn keep(directory: &Path, pages: &BTreeMap<String, String>) {
-    if std::env::var_os(BLESS).is_some_and(|value| value == "1") {
+    if bless() {
         let examples = directory.join(EXAMPLES);
         let _ = fs::remove_dir_all(&examples);
         fs::create_dir_all(&examples).expect("our repository");
