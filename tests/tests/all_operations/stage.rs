@@ -190,16 +190,19 @@ fn networks(etc: &Path) {
         .into_iter()
         .map(|(name, n)| format!("network{n}.name = \"{name}\"\nnetwork{n}.device = \"vmnet{n}\"\n"))
         .collect();
-    fs::write(etc.join("netmap.conf"), netmap).expect("root may");
-    fs::write(etc.join("locations"), "answer VNET_0_INTERFACE eth0\n").expect("root may");
     for (file, text) in [
+        ("netmap.conf", netmap.as_str()),
+        ("locations", "answer VNET_0_INTERFACE eth0\n"),
         ("vmnet1/dhcpd/dhcpd.conf", "subnet 192.168.77.0 netmask 255.255.255.0 {}\n"),
         ("vmnet8/dhcpd/dhcpd.conf", "subnet 192.168.88.0 netmask 255.255.255.0 {}\n"),
         ("vmnet8/nat/nat.conf", "[host]\nip = 192.168.88.2/24\n"),
     ] {
         let file = etc.join(file);
         fs::create_dir_all(file.parent().expect("a directory")).expect("root may");
-        fs::write(file, text).expect("root may");
+        fs::write(&file, text).expect("root may");
+        // Everybody can read them, whatever the umask of the test is.
+        set_mode(&file, 0o644);
+        file.ancestors().skip(1).take_while(|above| *above != etc).for_each(|above| set_mode(above, 0o755));
     }
 }
 
