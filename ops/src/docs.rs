@@ -14,6 +14,13 @@ use crate::writer::Out;
 
 const GENERATED: &str = "<!-- Generated from ops::TABLE by `cargo xtask gen`. Do not edit. -->\n\n";
 
+/// The page that tells who is answered what, beside the pages made here. A test makes it, and the
+/// folder of examples, from the answers of a server.
+pub const RESULTS: &str = "results.md";
+
+/// The folder with a page of requests and real replies for each operation.
+pub const EXAMPLES: &str = "examples";
+
 /// File name of an operation's page.
 #[must_use]
 pub fn file_name(row: &Row) -> String {
@@ -69,6 +76,12 @@ pub fn page(row: &'static Row) -> String {
         page.truncate(page.trim_end().len());
         page.push('\n');
     }
+    let _ = write!(
+        page,
+        "\n## Examples\n\n[Requests and the replies of a server]({EXAMPLES}/{}), \
+         [who is answered what]({RESULTS}).\n",
+        file_name(row)
+    );
     page
 }
 
@@ -191,7 +204,8 @@ pub fn index() -> String {
         "{GENERATED}# Operations\n\n\
          What can be asked of the server, one page each. The names, handlers and access classes of the \
          first list are those of VMware Server 1.0.3; their parameters and replies are this project's \
-         choice wherever a page does not say otherwise.\n\n\
+         choice wherever a page does not say otherwise. Each page links to requests and replies taken from \
+         a running server; [who is answered what]({RESULTS}) shows all of them for three callers.\n\n\
          | operation | what it does | access | runs |\n| --- | --- | --- | --- |\n"
     );
     index_rows(&mut index, false);
@@ -378,6 +392,7 @@ mod tests {
             "*Element known from VMware Server 1.0.3.*",
             "<makeParents>0</makeParents>",
             "## Reply",
+            "(examples/FileManager_MakeDir.md)",
         ] {
             assert!(page.contains(part), "{part} is not in\n{page}");
         }
