@@ -28,7 +28,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a daemon may take to end after SIGTERM: requests in flight are finished first, and the
 /// gateway lets TLS sessions go on for up to 30 s.
 const STOP_LIMIT: Duration = Duration::from_secs(35);
-/// First pause before a daemon is started again; doubled each time it fails soon.
+/// First pause before a daemon is started again; doubled each time it fails before it is ready.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -144,6 +144,7 @@ impl Daemon {
                 received = self.notify.recv(&mut datagram) => {
                     let text = received.ok().and_then(|length| datagram.get(..length)).unwrap_or_default();
                     if text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+                        self.pause = FIRST_PAUSE;
                         return Event::Ready;
                     }
                 }
