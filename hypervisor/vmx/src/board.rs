@@ -209,6 +209,14 @@ impl Board {
         }
     }
 
+    /// Changes the floppy image; the firmware reads it at the next reset.
+    pub fn set_floppy(&mut self, image: Option<Vec<u8>>) {
+        self.facts.floppy = image;
+        let place = self.fw_cfg.place();
+        self.fw_cfg = firmware_items(&self.facts);
+        self.fw_cfg.set_place(place);
+    }
+
     /// What is behind a unit, for snapshots.
     pub fn medium(&mut self, channel: usize, unit: usize) -> Option<&mut Option<Medium>> {
         self.media.get_mut(channel)?.get_mut(unit)

@@ -1,5 +1,25 @@
-//! `vmx`: the process of one machine.
+//! `vmx`: the process of one machine. Started by the server core, with its control channel as
+//! descriptor 0; see the library.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmx: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> std::io::Result<()> {
+    vmx::sys::close_from(3)?;
+    let socket = vmx::sys::take_control_descriptor();
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    // Lines of the log are in local time; the zone is read before files are out of reach.
+    link::logfile::zone();
+    vmx::sandbox::close_process()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(vmx::driver::run(socket))
 }
