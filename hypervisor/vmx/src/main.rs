@@ -19,7 +19,8 @@ fn run() -> std::io::Result<()> {
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     // Lines of the log are in local time; the zone is read before files are out of reach.
     link::logfile::zone();
-    vmx::sandbox::close_process()?;
+    // No thread is started by this, and what it opens is not on the list of the sandbox.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    vmx::sandbox::close_process()?;
     runtime.block_on(vmx::driver::run(socket))
 }

@@ -57,6 +57,7 @@ const PROCESSOR: &[libc::c_long] = &[
 
 /// What the other threads need beside that: files by name, the control channel, threads.
 const OTHERS: &[libc::c_long] = &[
+    libc::SYS_open,
     libc::SYS_openat,
     libc::SYS_unlink,
     libc::SYS_unlinkat,
