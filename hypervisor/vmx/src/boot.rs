@@ -68,8 +68,8 @@ const KERNEL: &str = "vmserverd.kernel";
 const INITRD: &str = "vmserverd.initrd";
 const CMDLINE: &str = "vmserverd.cmdline";
 
-fn unusable(key: &'static str, why: impl ToString) -> Error {
-    Error::Unusable { key, why: why.to_string() }
+fn unusable(key: &'static str, why: impl Into<String>) -> Error {
+    Error::Unusable { key, why: why.into() }
 }
 
 impl Kernel {
@@ -111,7 +111,7 @@ pub(crate) fn load(kernel: &Kernel, memory: &GuestMemoryMmap, ram: u64, vcpu: &V
     } else {
         BzImage::load(memory, Some(GuestAddress(LOAD)), &mut image, high)
     };
-    let loaded = loaded.map_err(|error| unusable(KERNEL, error))?;
+    let loaded = loaded.map_err(|error| unusable(KERNEL, error.to_string()))?;
     let mut params = boot_params::default();
     match loaded.setup_header {
         Some(header) => params.hdr = header,
@@ -153,7 +153,8 @@ pub(crate) fn load(kernel: &Kernel, memory: &GuestMemoryMmap, ram: u64, vcpu: &V
     params.screen_info.orig_video_isVGA = 1;
     params.screen_info.orig_video_points = 16;
     let params = BootParams::new(&params, GuestAddress(ZERO_PAGE));
-    LinuxBootConfigurator::write_bootparams(&params, memory).map_err(|error| unusable(KERNEL, error))?;
+    LinuxBootConfigurator::write_bootparams(&params, memory)
+        .map_err(|error| unusable(KERNEL, error.to_string()))?;
     let long = elf || loaded.setup_header.is_some_and(|header| header.xloadflags & 1 != 0);
     let entry = if elf {
         loaded.kernel_load.0

@@ -374,7 +374,7 @@ impl Driver {
         let request = message.request();
         match message {
             ToVmx::Start { .. } => {
-                self.speaker.fail(request, code::BAD_STATE, queue::conflict("start", self.state))
+                self.speaker.fail(request, code::BAD_STATE, queue::conflict("start", self.state));
             }
             ToVmx::Stop { mode, .. } => self.power(request, Power::Stop(mode)),
             ToVmx::Reset { mode, .. } => self.power(request, Power::Reset(mode)),
@@ -396,7 +396,7 @@ impl Driver {
                 self.answer(request, result);
             }
             ToVmx::SerialRead { port, offset, max, wait, .. } => {
-                self.serial_read(request, port, offset, max, wait)
+                self.serial_read(request, port, offset, max, wait);
             }
             ToVmx::SerialWrite { port, bytes, .. } => self.serial_write(request, port, bytes),
             ToVmx::Keys { text, .. } => {
@@ -405,7 +405,7 @@ impl Driver {
             }
             ToVmx::Screenshot { .. } => match self.screenshot() {
                 Ok((width, height, png)) => {
-                    self.speaker.say(FromVmx::Picture { request, width, height, png })
+                    self.speaker.say(FromVmx::Picture { request, width, height, png });
                 }
                 Err((code, detail)) => self.speaker.fail(request, code, detail),
             },
@@ -577,7 +577,7 @@ impl Driver {
                 self.end(request, State::Off, &why, outputs);
             }
             Report::Suspended(Ok(outputs)) => {
-                self.end(request, State::Suspended, "Virtual machine was suspended.", outputs)
+                self.end(request, State::Suspended, "Virtual machine was suspended.", outputs);
             }
             Report::Suspended(Err(text)) => {
                 self.speaker.notice(Severity::Error, text.clone());
@@ -641,7 +641,7 @@ impl Driver {
                 }
             }
             Event::Stop(Stop::Effect(Effect::PowerOff)) => {
-                self.stop(0, "Virtual machine was powered off by the guest.")
+                self.stop(0, "Virtual machine was powered off by the guest.");
             }
             Event::Stop(Stop::Effect(Effect::Reset)) => self.work(0, move || Report::Reset(reset(&machine))),
             Event::TripleFault => {
@@ -682,10 +682,10 @@ impl Driver {
             (Decides::Start, 0) => self.start(0, false),
             (Decides::Discard, 1) => self.start(0, true),
             (Decides::Start, _) => {
-                self.end(0, State::Off, "The start of the virtual machine was cancelled.", Vec::new())
+                self.end(0, State::Off, "The start of the virtual machine was cancelled.", Vec::new());
             }
             (Decides::Discard, _) => {
-                self.end(0, State::Suspended, "The start of the virtual machine was cancelled.", Vec::new())
+                self.end(0, State::Suspended, "The start of the virtual machine was cancelled.", Vec::new());
             }
             (Decides::Disk { .. }, 2..) => self.stop(0, "Virtual machine was powered off."),
             (Decides::Disk { channel }, _) => {

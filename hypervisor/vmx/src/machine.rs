@@ -197,7 +197,6 @@ impl Machine {
     }
 
     /// The board.
-    #[must_use]
     pub fn board(&self) -> MutexGuard<'_, Board> {
         lock(&self.shared.board)
     }

@@ -202,7 +202,7 @@ fn plan_floppy(vmx: &VmxFile, directory: &Path, notices: &mut Vec<String>) -> Op
                 });
             }
             (_, false) => {
-                notices.push(format!("{name} is a drive of the host: it is left out; an image works."))
+                notices.push(format!("{name} is a drive of the host: it is left out; an image works."));
             }
             (None, true) => notices.push(format!("{name} is left out: it has no fileName.")),
         }

@@ -92,8 +92,7 @@ impl Text {
             for line in 0..HEIGHT {
                 for (column, &(character, attribute)) in cells.iter().enumerate() {
                     let cursor = self.cursor == Some(row * self.columns + column)
-                        && line >= HEIGHT - 3
-                        && line < HEIGHT - 1;
+                        && (HEIGHT - 3..HEIGHT - 1).contains(&line);
                     let bits = if cursor { 0xff } else { font.line(character, line) };
                     let (front, back) = (attribute & 0x0f, attribute >> 4 & 0x07);
                     pixels.extend((0..8).map(|bit| if bits << bit & 0x80 != 0 { front } else { back }));

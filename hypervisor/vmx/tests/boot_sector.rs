@@ -76,3 +76,24 @@ fn a_floppy_boots_and_speaks() {
     let log = rig.log.lock().unwrap().join("\n");
     assert!(log.contains("SeaBIOS"), "{log}");
 }
+
+#[test]
+fn the_keyboard_types_through_the_bios() {
+    let Some((device, firmware)) = need("the_keyboard_types_through_the_bios") else { return };
+    let mut facts = facts(16);
+    facts.vga_bios = firmware.vga.clone();
+    // sti; mov dx, 0x3f8; mov al, '>'; out dx, al; key: xor ah, ah; int 0x16; mov dx, 0x3f8; out dx, al; jmp key
+    let mut image = vec![
+        0xfb, 0xba, 0xf8, 0x03, 0xb0, b'>', 0xee, 0x30, 0xe4, 0xcd, 0x16, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xf6,
+    ];
+    image.resize(510, 0);
+    image.extend_from_slice(&[0x55, 0xaa]);
+    facts.floppy = Some(image);
+    let mut rig = Rig::new(device, firmware, facts, Boot::Firmware);
+    rig.machine.run();
+    rig.expect(">");
+    for character in "Hello, World!".chars() {
+        assert!(rig.machine.board().press(&vmx::chips::keys::codes(character).unwrap()));
+    }
+    rig.expect("Hello, World!");
+}

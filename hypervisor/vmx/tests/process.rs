@@ -120,7 +120,7 @@ fn suspended_resumed_and_adopted() {
         let directory = tempfile::tempdir().unwrap();
         let config = write_vmx(directory.path(), &(floppy(directory.path()) + SERIAL));
         let socket = directory.path().join("control.sock");
-        let listener = std::os::fd::OwnedFd::from(listen(&socket));
+        let listener = listen(&socket);
         let (mut core, _) = Core::start_with(&config, Begin::PowerOn, Some(listener)).await;
         let mut seen = 0;
         core.expect(&mut seen, "BOOTED").await;

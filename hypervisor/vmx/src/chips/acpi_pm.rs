@@ -37,7 +37,7 @@ impl AcpiPm {
     /// Reads one byte at `offset` from [`BASE`]; `nanoseconds` is the time since power on.
     #[must_use]
     pub fn read(&self, offset: u16, nanoseconds: u64) -> u8 {
-        let ticks = u128::from(nanoseconds) * TIMER_HZ / 1_000_000_000 & 0x00ff_ffff;
+        let ticks = (u128::from(nanoseconds) * TIMER_HZ / 1_000_000_000) & 0x00ff_ffff;
         let registers = u128::from(self.status)
             | u128::from(self.enable) << 16
             | u128::from(self.control | SCI_EN) << 32

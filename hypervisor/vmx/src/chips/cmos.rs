@@ -110,7 +110,7 @@ impl Cmos {
 
     /// BCD, unless the guest chose binary.
     fn coded(&self, value: u8) -> u8 {
-        if self.get(STATUS_B) & 0x04 != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.get(STATUS_B) & 0x04 != 0 { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     /// Writes port 0x70 or 0x71.

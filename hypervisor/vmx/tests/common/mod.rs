@@ -70,10 +70,8 @@ impl Rig {
                 let _ = sender.lock().unwrap().send(event);
             }),
             log: Arc::new(move |line| lines.lock().unwrap().push(line.to_owned())),
-            wake: Arc::new(move || {
-                drop(bell.0.lock().unwrap());
-                bell.1.notify_all();
-            }),
+            // Without the lock: the caller holds that of the board.
+            wake: Arc::new(move || bell.1.notify_all()),
             enter: || Ok(()),
         };
         let machine = Machine::new(device, facts, firmware, boot, listeners).unwrap();
@@ -85,7 +83,6 @@ impl Rig {
     /// the last call.
     pub fn expect(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
-        let mut guard = self.woken.0.lock().unwrap();
         loop {
             let part = self.machine.board().serial(0).unwrap().kept().part(self.seen, usize::MAX);
             let output = String::from_utf8_lossy(&part.bytes).into_owned();
@@ -101,7 +98,8 @@ impl Rig {
                 panic!("no {text:?} on the serial port, but:\n{output}\nevents: {events:?}\nlog:\n{log}");
             }
             // The bell may ring between looking and waiting: look again after a while.
-            guard = self.woken.1.wait_timeout(guard, left.min(Duration::from_millis(50))).unwrap().0;
+            let guard = self.woken.0.lock().unwrap();
+            drop(self.woken.1.wait_timeout(guard, left.min(Duration::from_millis(50))).unwrap());
         }
     }
 
