@@ -331,6 +331,8 @@ impl Board {
                 }
                 None
             }
+            // Four bytes at once are an address of PCI, which is not there, and not the reset port.
+            0xcf8 if data.len() == 4 => None,
             acpi_pm::BASE..=0x60b => self.pm.write(port - acpi_pm::BASE, data).map(Stop::Effect),
             _ if self.serial_at(port).is_some() => {
                 if let Some((chip, offset)) = self.serial_at(port) {
@@ -712,6 +714,7 @@ mod tests {
         let mut word = [0; 2];
         board.read(0xcf8, &mut word);
         assert_eq!(word, [0xff; 2]);
+        assert_eq!(board.write(0xcf8, &[0xff; 4]), None, "an address of PCI, no reset");
         assert_eq!(board.write(0x604, &[0, 0x20]), Some(Stop::Effect(Effect::PowerOff)));
         assert_eq!(board.write(0xcf9, &[6]), Some(Stop::Effect(Effect::Reset)));
         assert_eq!(board.write(0x92, &[1]), Some(Stop::Effect(Effect::Reset)));

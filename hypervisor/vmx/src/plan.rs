@@ -146,6 +146,11 @@ impl Plan {
                 notices.push(format!("{name} is left out: it has no fileName."));
                 continue;
             }
+            if drive.mode == DiskMode::Undoable && !cd {
+                notices.push(format!(
+                    "{name}.mode is undoable: changes are kept, and nobody asks at power off."
+                ));
+            }
             drives.push(PlannedDrive {
                 channel: usize::try_from(drive.controller).unwrap_or(0),
                 unit: usize::try_from(drive.unit).unwrap_or(0),

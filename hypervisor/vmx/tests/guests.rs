@@ -22,8 +22,9 @@ fn see(rig: &Rig, text: &str) -> Vec<String> {
         }
         assert!(
             Instant::now() < deadline,
-            "no {text:?} on the screen:\n{}\nlog:\n{}",
+            "no {text:?} on the screen:\n{}\nevents: {:?}, log:\n{}",
             screen.join("\n"),
+            rig.events.try_iter().take(20).collect::<Vec<_>>(),
             rig.log.lock().unwrap().join("\n")
         );
         std::thread::sleep(Duration::from_millis(100));
