@@ -30,9 +30,9 @@ use crate::machine::{Listeners, Machine};
 use crate::medium::Medium;
 use crate::plan::Plan;
 use crate::queue::{self, NO_TOOLS, Power, Standing, Verdict, admit, code};
-use crate::start::{MachineLock, NotStarted, STATE_KEY, Session, Started, enter};
+use crate::start::{self, MachineLock, NotStarted, STATE_KEY, Session, Started, enter};
 use crate::vcpu::{Event, lock};
-use crate::{drives, firmware, probe};
+use crate::{drives, firmware, probe, snapshots};
 
 /// How long a guest that was asked to power off may take.
 const SOFT_WAIT: Duration = Duration::from_secs(60);
@@ -75,6 +75,9 @@ enum Report {
     Paused,
     Reset(Result<(), String>),
     Class(HostClass),
+    SnapshotMade(Result<(u32, Vec<(String, PathBuf)>), String>),
+    Reverted(Result<Option<PathBuf>, (i32, String)>),
+    SnapshotsRemoved(Result<(), String>),
 }
 
 /// What an answer to the question decides.
@@ -298,15 +301,15 @@ impl Driver {
         let suspended = self.session.configuration().is_ok_and(|vmx| vmx.suspend_state().is_some());
         self.state = if suspended { State::Suspended } else { State::Off };
         match begin {
-            Begin::PowerOn => self.start(request, false),
+            Begin::PowerOn => self.start(request, start::From::Suspended),
             Begin::Maintenance => self.speaker.done(request),
         }
     }
 
-    fn start(&mut self, request: u32, discard: bool) {
+    fn start(&mut self, request: u32, from: start::From) {
         let session = Arc::clone(&self.session);
         let listeners = self.listeners();
-        self.work(request, move || Report::Started(session.start(listeners, discard).map(Box::new)));
+        self.work(request, move || Report::Started(session.start(listeners, &from).map(Box::new)));
     }
 
     fn listeners(&self) -> Listeners {
@@ -381,11 +384,31 @@ impl Driver {
             ToVmx::Suspend { .. } => self.power(request, Power::Suspend),
             ToVmx::Pause { .. } => self.power(request, Power::Pause),
             ToVmx::Resume { .. } => self.power(request, Power::Resume),
-            ToVmx::CreateSnapshot { .. }
-            | ToVmx::RevertToSnapshot { .. }
-            | ToVmx::RemoveAllSnapshots { .. }
-            | ToVmx::ListSnapshots { .. } => {
-                self.speaker.fail(request, code::NOT_SUPPORTED, "there are no snapshots yet");
+            ToVmx::CreateSnapshot { name, description, memory, .. } => {
+                if self.may_snapshot(request) {
+                    self.create_snapshot(request, (name, description, memory));
+                }
+            }
+            ToVmx::RevertToSnapshot { id, .. } => {
+                if self.may_snapshot(request) {
+                    self.revert(request, id);
+                }
+            }
+            ToVmx::RemoveAllSnapshots { .. } => {
+                if self.may_snapshot(request) {
+                    let session = Arc::clone(&self.session);
+                    let remove = move || snapshots::remove_all(&session).map_err(|error| error.to_string());
+                    self.work(request, move || Report::SnapshotsRemoved(remove()));
+                }
+            }
+            ToVmx::ListSnapshots { .. } => {
+                let list = snapshots::List::read(&self.session);
+                let list =
+                    list.map_err(|error| (code::UNSPECIFIED, format!("the list of snapshots: {error}")));
+                for entry in list.iter().flat_map(|list| &list.entries) {
+                    self.speaker.say(FromVmx::OneSnapshot { request, snapshot: entry.about.clone() });
+                }
+                self.answer(request, list.map(|_| ()));
             }
             ToVmx::Connect { device, connected, .. } => {
                 let result = self.connect(&device, connected);
@@ -437,7 +460,7 @@ impl Driver {
                 .as_ref()
                 .map_or(0, |plan| u32::try_from(plan.memory >> 20).unwrap_or(u32::MAX)),
             cpus: self.plan.as_ref().map_or(0, |plan| u32::from(plan.cpus)),
-            has_snapshot: false,
+            has_snapshot: snapshots::List::read(&self.session).is_ok_and(|list| !list.entries.is_empty()),
             connected: self.connected.iter().filter(|(_, on)| **on).map(|(name, _)| name.clone()).collect(),
             question: self.question.as_ref().map(|(question, _)| question.clone()),
             class: self.class,
@@ -499,8 +522,76 @@ impl Driver {
                 let running = !self.paused;
                 self.work(request, move || Report::Suspended(suspend(&session, &machine, uptime, running)));
             }
-            Power::Snapshot => self.speaker.fail(request, code::NOT_SUPPORTED, ""),
+            // Decided elsewhere: it carries more than a mode.
+            Power::Snapshot => {}
         }
+    }
+
+    /// Whether snapshots may be worked on now; says why not.
+    fn may_snapshot(&self, request: u32) -> bool {
+        let standing = Standing { state: self.state, paused: self.paused, busy: self.busy.is_some() };
+        match admit(standing, Power::Snapshot) {
+            Verdict::Refuse(code, detail) => {
+                self.speaker.fail(request, code, detail);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// The plan of the machine that runs, or of the one that would.
+    fn plan_now(&self) -> Result<Plan, (i32, String)> {
+        if let Some(plan) = &self.plan {
+            return Ok(plan.clone());
+        }
+        let vmx = self.session.configuration().map_err(|error| (code::INVALID_VM, error.to_string()))?;
+        Plan::of(&vmx, &self.session.directory).map_err(|error| (code::INVALID_VM, error.to_string()))
+    }
+
+    fn create_snapshot(&mut self, request: u32, about: (String, String, bool)) {
+        // The memory of a suspended machine would have to be kept with its disks.
+        if self.state == State::Suspended {
+            let text = queue::conflict("snapshot", self.state);
+            return self.speaker.fail(request, code::BAD_STATE, text);
+        }
+        let plan = match self.plan_now() {
+            Ok(plan) => plan,
+            Err((code, detail)) => return self.speaker.fail(request, code, detail),
+        };
+        let (session, machine) = (Arc::clone(&self.session), self.machine.clone());
+        let (uptime, running) = (self.status().uptime, !self.paused);
+        self.work(request, move || {
+            if let Some(machine) = &machine {
+                machine.pause();
+            }
+            let made = snapshots::create(&session, &plan, machine.as_deref(), about, uptime);
+            if let Some(machine) = machine.filter(|_| running) {
+                machine.run();
+            }
+            Report::SnapshotMade(made.map_err(|error| error.to_string()))
+        });
+    }
+
+    fn revert(&mut self, request: u32, id: Option<u32>) {
+        let plan = match self.plan_now() {
+            Ok(plan) => plan,
+            Err((code, detail)) => return self.speaker.fail(request, code, detail),
+        };
+        let known = snapshots::List::read(&self.session).unwrap_or_default();
+        if !known.entries.iter().any(|entry| id.is_none_or(|id| entry.about.id == id)) {
+            return self.speaker.fail(request, code::UNSPECIFIED, "No snapshot");
+        }
+        let session = Arc::clone(&self.session);
+        let machine = self.machine.take();
+        self.work(request, move || {
+            if let Some(machine) = machine {
+                machine.pause();
+                // What the guest did since is given up: an error of a disk is of no interest.
+                let _ = close(&machine);
+            }
+            let reverted = snapshots::revert(&session, &plan, id);
+            Report::Reverted(reverted.map_err(|error| (code::UNSPECIFIED, error.to_string())))
+        });
     }
 
     fn stop(&mut self, request: u32, why: &str) {
@@ -582,6 +673,46 @@ impl Driver {
             Report::Suspended(Err(text)) => {
                 self.speaker.notice(Severity::Error, text.clone());
                 self.answer(request, Err((code::UNSPECIFIED, text)));
+            }
+            Report::SnapshotMade(Ok((id, disks))) => {
+                for drive in self.plan.iter_mut().flat_map(|plan| &mut plan.drives) {
+                    if let Some((_, path)) = disks.iter().find(|(name, _)| *name == drive.name) {
+                        drive.file = Some(path.clone());
+                    }
+                }
+                self.speaker.say(FromVmx::Snapshots { any: true });
+                self.speaker.say(FromVmx::SnapshotMade { request, id });
+            }
+            Report::SnapshotsRemoved(Ok(())) => {
+                self.speaker.say(FromVmx::Snapshots { any: false });
+                self.answer(request, Ok(()));
+            }
+            Report::SnapshotMade(Err(text)) | Report::SnapshotsRemoved(Err(text)) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.answer(request, Err((code::UNSPECIFIED, text)));
+            }
+            Report::Reverted(Ok(state)) => {
+                self.plan = None;
+                self.on_since = None;
+                self.set_paused(false);
+                let was_on = self.state == State::On;
+                if self.state != State::Off {
+                    self.change(State::Off, "Virtual machine goes back to a snapshot.");
+                }
+                match state {
+                    Some(state) => self.start(request, start::From::Snapshot(state)),
+                    None => {
+                        self.answer(request, Ok(()));
+                        self.ended = was_on;
+                    }
+                }
+            }
+            Report::Reverted(Err((code, text))) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.answer(request, Err((code, text.clone())));
+                if self.state == State::On {
+                    self.end(0, State::Off, &format!("Virtual machine was powered off: {text}."), Vec::new());
+                }
             }
             Report::Paused => {
                 self.set_paused(true);
@@ -679,8 +810,8 @@ impl Driver {
         let decides = *decides;
         self.settle_question();
         match (decides, choice) {
-            (Decides::Start, 0) => self.start(0, false),
-            (Decides::Discard, 1) => self.start(0, true),
+            (Decides::Start, 0) => self.start(0, start::From::Suspended),
+            (Decides::Discard, 1) => self.start(0, start::From::Nothing),
             (Decides::Start, _) => {
                 self.end(0, State::Off, "The start of the virtual machine was cancelled.", Vec::new());
             }

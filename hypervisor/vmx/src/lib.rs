@@ -12,6 +12,7 @@
 //!
 //! * [`plan`]: from the .vmx to what is built, and what is left out with a notice.
 //! * [`state_file`]: suspended machines and snapshots on disk, with version and checksum.
+//! * [`snapshots`]: disks and memory at a moment, and back.
 //! * [`screen`]: the text screen as a PNG.
 //! * [`probe`]: how the host runs guests: natively, emulated, not at all.
 //!
@@ -38,6 +39,7 @@ pub mod probe;
 pub mod queue;
 pub mod sandbox;
 pub mod screen;
+pub mod snapshots;
 pub mod start;
 pub mod state_file;
 pub mod sys;

@@ -91,6 +91,17 @@ pub struct Started {
     pub resumed: bool,
 }
 
+/// Where a machine goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// The suspended state, if there is one; else power on.
+    Suspended,
+    /// Power on; a suspended state is forgotten.
+    Nothing,
+    /// The memory of a snapshot.
+    Snapshot(PathBuf),
+}
+
 /// Why a machine does not run.
 #[derive(Debug)]
 pub enum NotStarted {
@@ -135,11 +146,11 @@ impl Session {
         .map(|_| ())
     }
 
-    /// Powers on, or resumes; `discard` forgets a suspended state.
+    /// Powers on, or goes on.
     ///
     /// # Errors
     /// [`NotStarted`]; nothing runs then and nothing is locked.
-    pub fn start(&self, listeners: Listeners, discard: bool) -> Result<Started, NotStarted> {
+    pub fn start(&self, listeners: Listeners, from: &From) -> Result<Started, NotStarted> {
         let invalid = |error: &dyn std::fmt::Display| NotStarted::Failed(code::INVALID_VM, error.to_string());
         let vmx = self.configuration().map_err(|error| invalid(&error))?;
         let plan = Plan::of(&vmx, &self.directory).map_err(|error| invalid(&error))?;
@@ -152,7 +163,11 @@ impl Session {
                 Boot::Kernel(kernel.map_err(|error| invalid(&error))?)
             }
         };
-        let state = vmx.suspend_state().filter(|_| !discard).map(|name| self.directory.join(name));
+        let state = match from {
+            From::Suspended => vmx.suspend_state().map(|name| self.directory.join(name)),
+            From::Nothing => None,
+            From::Snapshot(path) => Some(path.clone()),
+        };
         let retry = |error: drives::Error| NotStarted::Retry(question(&error));
         let floppy = plan.floppy.as_ref().filter(|floppy| floppy.connected);
         let floppy = floppy.map(|floppy| drives::read_floppy(&floppy.name, &floppy.file)).transpose();
@@ -204,7 +219,10 @@ impl Session {
         if vmx.suspend_state().is_some() {
             // Before the guest runs: what it does to its disks makes the state worthless.
             self.set_keys(&[(STATE_KEY, "")]).map_err(|error| init(&error))?;
-            let _ = std::fs::remove_file(state.clone().unwrap_or_else(|| self.state_file()));
+            let old = vmx.suspend_state().map(|name| self.directory.join(name));
+            if old.as_ref().is_some_and(|old| old.parent() == Some(&self.directory)) {
+                let _ = std::fs::remove_file(old.unwrap_or_default());
+            }
         }
         machine.run();
         Ok(Started { machine: Arc::new(machine), plan, uptime, resumed: state.is_some() })

@@ -266,3 +266,60 @@ fn grub_halts_and_reboots() {
         core.stop().await;
     });
 }
+
+#[test]
+fn snapshots_with_and_without_memory() {
+    if need("snapshots_with_and_without_memory").is_none() {
+        return;
+    }
+    runtime().block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("a.vmdk");
+        let options = hypervisor::vmdk::CreateOptions::new(hypervisor::vmdk::Kind::MonolithicSparse, 1 << 20);
+        hypervisor::vmdk::create(&disk, &options).unwrap();
+        let lines = floppy(directory.path()) + SERIAL + "ide0:0.present = \"TRUE\"\nide0:0.fileName = \"a.vmdk\"\n";
+        let config = write_vmx(directory.path(), &lines);
+        let named = || VmxFile::load(&config).unwrap().get("ide0:0.fileName").unwrap().to_owned();
+        let create = |memory| {
+            move |request| ToVmx::CreateSnapshot { request, name: "one".into(), description: "d".into(), memory }
+        };
+        let (mut core, _) = Core::start(&config, Begin::PowerOn).await;
+        let mut seen = 0;
+        core.expect(&mut seen, "BOOTED").await;
+        core.send("a").await;
+        core.expect(&mut seen, "a").await;
+        let end = seen;
+        let answer = core.ask(create(true)).await;
+        assert!(matches!(answer, FromVmx::SnapshotMade { id: 1, .. }), "{answer:?}");
+        assert_eq!(named(), "a-000001.vmdk");
+        assert!(core.status().await.has_snapshot);
+        core.send("b").await;
+        core.expect(&mut seen, "b").await;
+        // Back: the guest is where it was, without the b.
+        core.must(|request| ToVmx::RevertToSnapshot { request, id: None }).await;
+        assert_eq!(named(), "a-000002.vmdk");
+        assert!(!directory.path().join("a-000001.vmdk").exists());
+        core.send("c").await;
+        let mut seen = end;
+        core.expect(&mut seen, "c").await;
+        assert_eq!(seen, end + 1, "the c follows the a");
+        core.stop().await;
+        // Off: disks only.
+        let (mut core, answer) = Core::start(&config, Begin::Maintenance).await;
+        assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
+        let answer = core.ask(create(true)).await;
+        assert!(matches!(answer, FromVmx::SnapshotMade { id: 2, .. }), "{answer:?}");
+        core.must(|request| ToVmx::RevertToSnapshot { request, id: Some(2) }).await;
+        let answer = core.ask(|request| ToVmx::RevertToSnapshot { request, id: Some(9) }).await;
+        assert!(matches!(&answer, FromVmx::Failed { code: -999, detail, .. } if detail == "No snapshot"));
+        let first = core.ask(|request| ToVmx::ListSnapshots { request }).await;
+        assert!(matches!(&first, FromVmx::OneSnapshot { snapshot, .. } if snapshot.id == 1 && snapshot.memory && snapshot.name == "one"));
+        let second = core.receive().await.unwrap();
+        assert!(matches!(&second, FromVmx::OneSnapshot { snapshot, .. } if snapshot.id == 2 && !snapshot.memory));
+        assert!(matches!(core.receive().await, Some(FromVmx::Done { .. })));
+        core.must(|request| ToVmx::RemoveAllSnapshots { request }).await;
+        assert!(!core.status().await.has_snapshot);
+        assert!(!directory.path().join("acc-Snapshot1.vmsn").exists());
+        hypervisor::vmdk::Disk::open(&directory.path().join(named()), hypervisor::vmdk::Mode::Write).unwrap();
+    });
+}
