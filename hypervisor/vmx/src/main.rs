@@ -17,6 +17,7 @@ fn run() -> std::io::Result<()> {
     vmx::sys::close_from(3)?;
     let socket = vmx::sys::take_control_descriptor();
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    vmx::vcpu::survive_file_size_limit()?;
     // Lines of the log are in local time; the zone is read before files are out of reach.
     link::logfile::zone();
     // No thread is started by this, and what it opens is not on the list of the sandbox.

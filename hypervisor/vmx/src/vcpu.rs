@@ -122,6 +122,15 @@ pub struct Vcpus {
 
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
+/// Makes a file that may not grow an error of the write, which becomes a question, and not the end of the
+/// process.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn survive_file_size_limit() -> std::io::Result<()> {
+    Ok(register_signal_handler(libc::SIGXFSZ, nothing)?)
+}
+
 fn signal() -> libc::c_int {
     SIGRTMIN() + 1
 }

@@ -97,3 +97,24 @@ fn the_keyboard_types_through_the_bios() {
     }
     rig.expect("Hello, World!");
 }
+
+#[test]
+fn a_second_processor_is_started_by_the_first() {
+    let Some((device, firmware)) = need("a_second_processor_is_started_by_the_first") else { return };
+    let mut facts = facts(16);
+    facts.vga_bios = firmware.vga.clone();
+    facts.cpus = 2;
+    let mut image = boot_sector();
+    image.resize(1440 * 1024, 0);
+    facts.floppy = Some(image);
+    let mut rig = Rig::new(device, firmware, facts, Boot::Firmware);
+    rig.machine.run();
+    rig.expect("HELLO FROM SECTOR 0\r\n");
+    let log = rig.log.lock().unwrap().join("\n");
+    assert!(log.contains("Found 2 cpu(s)"), "{log}");
+    // Both stand still and go on; saved and restored with both.
+    rig.machine.pause();
+    rig.machine.run();
+    rig.send("p");
+    rig.expect("p");
+}

@@ -323,3 +323,54 @@ fn snapshots_with_and_without_memory() {
         hypervisor::vmdk::Disk::open(&directory.path().join(named()), hypervisor::vmdk::Mode::Write).unwrap();
     });
 }
+
+#[test]
+fn a_full_disk_is_a_question_and_nothing_is_lost() {
+    if !need_grub("a_full_disk_is_a_question") || need("a_full_disk_is_a_question").is_none() {
+        return;
+    }
+    runtime().block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        grub_disk(directory.path());
+        // A child of the acceptance disk, so that the first write needs room in a new file.
+        let child = directory.path().join("child.vmdk");
+        let options = hypervisor::vmdk::CreateOptions {
+            parent: Some("acc.vmdk".into()),
+            ..hypervisor::vmdk::CreateOptions::new(hypervisor::vmdk::Kind::MonolithicSparse, 0)
+        };
+        hypervisor::vmdk::create(&child, &options).unwrap();
+        let lines = SERIAL.to_owned() + "ide0:0.present = \"TRUE\"\nide0:0.fileName = \"child.vmdk\"\n";
+        let config = write_vmx(directory.path(), &lines);
+        let (mut core, _) = Core::start(&config, Begin::PowerOn).await;
+        let mut seen = 0;
+        core.expect(&mut seen, "grub rescue>").await;
+        // No file of the process may grow any more: what a full disk is to it.
+        let pid = core.child.id().to_string();
+        let limit = |value: &str| {
+            let status = std::process::Command::new("prlimit").args(["--pid", &pid, value]).status().unwrap();
+            assert!(status.success());
+        };
+        limit("--fsize=4096:unlimited");
+        core.send("set boots=full\r").await;
+        core.expect(&mut seen, "grub rescue>").await;
+        core.send("save_env -f (hd0,msdos1)/grubenv boots\r").await;
+        while core.status().await.state != State::Stuck {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let question = core.status().await.question.unwrap();
+        assert!(question.text.contains("no space left") && question.choices[0] == "Retry", "{question:?}");
+        let answer = core.ask(|request| ToVmx::Suspend { request, mode: PowerMode::Hard }).await;
+        assert!(matches!(answer, FromVmx::Failed { code: -16, .. }), "{answer:?}");
+        // Still full: asked again.
+        core.must(|request| ToVmx::Answer { request, id: question.id, choice: 0 }).await;
+        let again = core.status().await.question.unwrap();
+        assert_ne!(again.id, question.id);
+        limit("--fsize=unlimited:unlimited");
+        core.must(|request| ToVmx::Answer { request, id: again.id, choice: 0 }).await;
+        assert_eq!(core.status().await.state, State::On);
+        core.expect(&mut seen, "grub rescue>").await;
+        core.send("reboot\r").await;
+        core.expect(&mut seen, "HV-GRUB-UP boots=full").await;
+        core.stop().await;
+    });
+}
