@@ -10,8 +10,8 @@ SHELL := /bin/bash
 
 # A C compiler for the TLS library (aws-lc, built without cmake) and PAM's header files.
 RUN_PACKAGES := gcc libc6-dev libpam0g-dev
-# A C++ compiler for libFuzzer; the clients that the gateway is proven against.
-TEST_PACKAGES := g++ hydra iproute2 medusa netcat-openbsd nmap openssl patator qemu-utils
+# A C++ compiler for libFuzzer; the clients that the gateway is proven against; firmware and guests for machines.
+TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 medusa memtest86+ mtools netcat-openbsd nmap openssl patator qemu-utils seabios
 
 .PHONY: help run test
 

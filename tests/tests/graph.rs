@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("handlers", &["ops", "handlers-derive", "hypervisor", "link"]),
     ("handlers-derive", &[]),
     ("hypervisor", &["link"]),
+    ("vmx", &["hypervisor", "link"]),
     ("serverd", &["handlers", "hypervisor", "link", "ops"]),
     ("tests", &["link", "ops"]),
     ("xtask", &["link", "ops"]),

@@ -1,0 +1,27 @@
+//! `vmx`: the process of one machine. Started by the server core, with its control channel as
+//! descriptor 0; see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vmx: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> std::io::Result<()> {
+    vmx::sys::close_from(3)?;
+    let socket = vmx::sys::take_control_descriptor();
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    vmx::vcpu::survive_file_size_limit()?;
+    // Lines of the log are in local time; the zone is read before files are out of reach.
+    link::logfile::zone();
+    // No thread is started by this, and what it opens is not on the list of the sandbox.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    vmx::sandbox::close_process()?;
+    runtime.block_on(vmx::driver::run(socket))
+}
