@@ -59,15 +59,16 @@ impl Kept {
         }
     }
 
-    /// Output of a port, as the machine would have answered; `None` when it has no such port. A
-    /// machine of which nothing is kept has said nothing.
+    /// Output of a port, as the machine would have answered; `None` when no machine has such a port.
+    /// One of which nothing is kept has said nothing.
     #[must_use]
     pub fn read(&self, config: &str, port: u32, offset: u64, max: u32) -> Option<FromVmx> {
+        if usize::try_from(port).is_ok_and(|port| port >= MAX_PORTS) {
+            return None;
+        }
         let nothing = (0, Vec::new());
-        let (start, all) = match self.machines.get(config) {
-            Some(outputs) => outputs.0.get(&port)?,
-            None => &nothing,
-        };
+        let (start, all) =
+            self.machines.get(config).and_then(|outputs| outputs.0.get(&port)).unwrap_or(&nothing);
         let end = start.saturating_add(all.len() as u64);
         let from = offset.clamp(*start, end);
         let skip = usize::try_from(from - start).unwrap_or(usize::MAX);
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(read(&kept, 0, 4), (10, 10, b"abcd".to_vec()));
         assert_eq!(read(&kept, 14, 99), (14, 0, b"ef".to_vec()));
         assert_eq!(read(&kept, 99, 99), (16, 0, Vec::new()));
-        assert!(kept.read("/a", 0, 0, 1).is_none());
+        assert!(kept.read("/a", 4, 0, 1).is_none());
         let mut much = Outputs::default();
         for number in 0..5 {
             much.add(1, number * 65_536, &[number as u8; 65_536]);

@@ -45,6 +45,8 @@ pub struct Orders {
     pub program: String,
     /// The machine's log.
     pub log: String,
+    /// Whether it begins a new log.
+    pub anew: bool,
 }
 
 /// What it takes to start a machine, found out on a thread that may wait.
@@ -115,7 +117,9 @@ fn become_vmx(orders: &Orders) -> Result<Infallible, String> {
         .map_err(|error| format!("cannot open {}: {}", orders.program, text(error)))?;
     become_user(orders.uid, orders.gid, &orders.groups).map_err(|error| error.to_string())?;
     let path = Path::new(&orders.log);
-    ::link::logfile::rotate(path);
+    if orders.anew {
+        ::link::logfile::rotate(path);
+    }
     let log = ::link::logfile::open(path).map_err(text)?;
     if !log.metadata().is_ok_and(|facts| facts.is_file()) {
         return Err(format!("{} is not a file", path.display()));

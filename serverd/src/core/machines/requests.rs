@@ -205,6 +205,7 @@ impl Supervisor {
             groups: account.groups.clone(),
             program: self.machines.program.vmx.clone(),
             log: directory.join("vmware.log").to_string_lossy().into_owned(),
+            anew: work.is_none(),
         };
         let handles = process::spawn(id, &orders, &self.events)
             .map_err(|error| format!("cannot start a machine process: {error}"))?;
@@ -501,6 +502,11 @@ impl Supervisor {
                     refresh = false;
                 }
                 let late = if machine.is_up() { machine.next.take() } else { None };
+                if to == State::On
+                    && let Err(error) = self.record(id)
+                {
+                    tracing::warn!("the record of {}: {error}", for_log(config.as_bytes()));
+                }
                 self.log_machine(id, EventKind::Info, &why, Vec::new());
                 tracing::info!("{} is {to:?}: {}", for_log(config.as_bytes()), for_log(why.as_bytes()));
                 self.machines.kept.forget(&config);
@@ -574,21 +580,30 @@ impl Supervisor {
         log: OwnedFd,
         firmware: String,
     ) -> Result<(), String> {
-        let describe = |error: std::io::Error| format!("it cannot be found again after a restart: {error}");
+        let describe =
+            |error: std::io::Error| format!("it could not be found again after a restart: {error}");
         let Some(config) = self.machines.paths.get(&id).cloned() else { return Ok(()) };
-        let Some(machine) = self.machines.entries.get(&config) else { return Ok(()) };
         let mut fds = vec![launch.kvm, launch.vmx, log];
         if let Some(records) = &self.machines.records {
-            let pid = machine.handles.pid;
-            let LogRights { uid, gid, mode } = machine.rights;
-            let began = stat_field(pid, 22).unwrap_or(0);
-            let started = machine.started;
             fds.push(records.listen(id).map_err(describe)?);
-            let record = Record { config: config.clone(), pid, began, started, uid, gid, mode };
-            records.put(id, &record).map_err(describe)?;
+            self.record(id).map_err(describe)?;
         }
+        let Some(machine) = self.machines.entries.get(&config) else { return Ok(()) };
         let start = ToVmx::Start { request: START, config, begin: launch.begin, firmware };
         machine.handles.outbox.push(start, fds).map_err(|error| error.to_string())
+    }
+
+    /// Writes down where a machine is found again.
+    fn record(&self, id: MachineId) -> std::io::Result<()> {
+        let Some(config) = self.machines.paths.get(&id) else { return Ok(()) };
+        let (Some(machine), Some(records)) = (self.machines.entries.get(config), &self.machines.records)
+        else {
+            return Ok(());
+        };
+        let (pid, started) = (machine.handles.pid, machine.started);
+        let LogRights { uid, gid, mode } = machine.rights;
+        let began = stat_field(pid, 22).unwrap_or(0);
+        records.put(id, &Record { config: config.clone(), pid, began, started, uid, gid, mode })
     }
 
     fn machine_answers(&mut self, id: MachineId, number: u32, message: FromVmx) {
