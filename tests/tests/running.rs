@@ -82,14 +82,14 @@ fn ask(exec: &mut Exec, op: &str, path: &Path) -> Reply {
 
 /// A session of an account, over TCP with its password.
 fn session(instance: &Instance, account: &Account) -> Exec {
-    let mut client = instance.tcp().greeted().login(account);
+    let mut client = instance.tcp().login(account);
     assert_eq!(client.ask("GLOBAL server"), "200 Connected to vmware-serverd.");
     Exec::new(client)
 }
 
 fn state(exec: &mut Exec, path: &Path) -> (String, u32) {
     let info = ask(exec, "VM_INFO", path);
-    (info.out("powerState"), info.out("pid").parse().unwrap())
+    (info.all("powerState")[0].clone(), info.all("pid")[0].parse().unwrap())
 }
 
 fn greets(exec: &mut Exec, path: &Path) {
@@ -130,7 +130,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
     // The next server finds it: same process, still at it.
     process::kill(instance.core());
     let mut exec = eventually("a new server", || {
-        let mut client = instance.tcp().greeted().login(&account);
+        let mut client = instance.tcp().login(&account);
         (client.ask("GLOBAL server") == "200 Connected to vmware-serverd.").then(|| Exec::new(client))
     });
     assert_eq!(state(&mut exec, &path), ("on".into(), pid));
