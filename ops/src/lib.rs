@@ -103,7 +103,7 @@ pub trait Fragment {
     fn write_fields(&self, out: &mut Out<'_>);
 }
 
-/// A group of fields that a request may contain in place. Implemented by
+/// A group of fields that a request may contain in place, or as the items of a list. Implemented by
 /// `#[derive(Fragment)]` with `#[fragment(request)]`.
 pub trait FragmentInput: Sized {
     /// The fields while reading.
