@@ -1,5 +1,6 @@
 //! What a handler gets besides its request: who asks, what the server is, and the way to the core.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -8,11 +9,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hypervisor::control::{FromVmx, State, ToVmx};
 use link::Layout;
 use ops::{Error, Fault, Product};
 
 use crate::registered::Registered;
+use crate::running::{EventBatch, Metrics, Running};
 use crate::tasks::{NewTask, Status, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
@@ -141,6 +145,37 @@ pub trait Core: Send + Sync {
     /// Asks the gateway about encryption. Administrators only. Fails with -22 when there is no gateway
     /// to ask.
     fn security(&self, ask: link::security::Ask) -> Answer<'_, link::security::Answer>;
+
+    /// The machines that have a process, by the paths of their .vmx files, whoever may read them.
+    fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>>;
+
+    /// Powers a machine on, or resumes it; answered when it is on. `vmx` is the .vmx, opened for
+    /// reading by a caller who may execute it as well. Fails with -4, -11, -8 when it is on, -16 with
+    /// a question pending, -18, -19, -21 while it is being started or stopped, -22.
+    fn start_machine(&self, config: &str, vmx: OwnedFd) -> Answer<'_, State>;
+
+    /// Hands a request to the process of a machine, never [`ToVmx::Start`], and returns what it
+    /// answers: any number of [`FromVmx::OneSnapshot`] or one of the other answers, the final one
+    /// last. A [`FromVmx::Failed`] is an error. The number in the request does not matter. `vmx` is as
+    /// for [`Core::start_machine`]; reading is enough for SerialRead, Screenshot, GetGuestInfo,
+    /// GetStatus and ListSnapshots.
+    ///
+    /// A machine without a process: -8, but for snapshots, for which a process is started that does
+    /// nothing else, and for SerialRead, which reads what is kept of the last run.
+    fn ask_machine(&self, config: &str, vmx: OwnedFd, ask: ToVmx) -> Answer<'_, Vec<FromVmx>>;
+
+    /// Events from a number on, `wanted` being epoch and number; as soon as there is one, or after
+    /// `timeout` without. Answered at once when nothing is wanted, and when the epoch is another one
+    /// or some of the events are no longer kept: then with the oldest that are.
+    fn wait_for_events(
+        &self,
+        wanted: Option<(u64, u64)>,
+        timeout: Duration,
+        max: u32,
+    ) -> Answer<'_, EventBatch>;
+
+    /// Numbers that the core knows.
+    fn metrics(&self) -> Answer<'_, Metrics>;
 }
 
 /// A session that is connected to a machine.
@@ -284,6 +319,21 @@ pub(crate) mod tests {
                 }
             };
             Box::pin(async { Ok(answer) })
+        }
+        fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>> {
+            Box::pin(async { Ok(Arc::default()) })
+        }
+        fn start_machine(&self, _: &str, _: OwnedFd) -> Answer<'_, State> {
+            Box::pin(async { Ok(State::On) })
+        }
+        fn ask_machine(&self, _: &str, _: OwnedFd, ask: ToVmx) -> Answer<'_, Vec<FromVmx>> {
+            Box::pin(async move { Err(Error::state_conflict(&format!("{ask:?}"), "off").into()) })
+        }
+        fn wait_for_events(&self, _: Option<(u64, u64)>, _: Duration, _: u32) -> Answer<'_, EventBatch> {
+            Box::pin(async { Ok(EventBatch { epoch: 1, next: 1, lost: false, events: Vec::new() }) })
+        }
+        fn metrics(&self) -> Answer<'_, Metrics> {
+            Box::pin(async { Ok(Metrics { requests: self.count, ..Metrics::default() }) })
         }
     }
 

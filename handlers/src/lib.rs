@@ -47,6 +47,7 @@ mod product;
 pub mod registered;
 mod remove;
 pub mod run;
+pub mod running;
 mod security;
 mod space;
 mod task_manager;

@@ -157,6 +157,11 @@ impl Supervisor {
                 let config = config.clone();
                 self.claim(process, question, Need::See, config, ask, fds.pop())
             }
+            Ask::Running {} => self.answer(asker, Answer::Running { machines: Vec::new() }),
+            Ask::StartMachine { .. }
+            | Ask::AskMachine { .. }
+            | Ask::WaitForEvents { .. }
+            | Ask::Metrics {} => self.answer_or(asker, Err(Error::new(ErrorCode::NotSupported))),
         }
     }
 

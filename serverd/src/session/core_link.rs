@@ -4,15 +4,18 @@
 //! pieces. When the core is gone, everybody who waits is told. What goes over the channel is
 //! [`crate::channel`]'s; what handlers see is [`handlers::Core`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use handlers::registered::Registered;
+use handlers::running::{EventBatch, Metrics, Running};
 use handlers::tasks::{NewTask, State, Status, Work};
 use handlers::{Answer as Later, ConnectedUser, Core, Failure};
+use hypervisor::control::{self, FromVmx, ToVmx};
 use link::Outbox;
 use link::wire::Inner;
 use ops::{Error, ErrorCode};
@@ -295,6 +298,74 @@ impl Core for CoreLink {
                 address: facts.address,
             };
             Ok(asked.await?.into_iter().flat_map(users).map(user).collect())
+        })
+    }
+
+    fn running(&self) -> Later<'_, Arc<BTreeMap<String, Running>>> {
+        let asked = self.ask(Ask::Running {}, Vec::new(), None);
+        Box::pin(async move {
+            let machines = |piece| match piece {
+                Answer::Running { machines } => machines,
+                _ => Vec::new(),
+            };
+            let machines = asked.await?.into_iter().flat_map(machines);
+            Ok(Arc::new(machines.map(|machine| (machine.config.clone(), machine)).collect()))
+        })
+    }
+
+    fn start_machine(&self, config: &str, vmx: OwnedFd) -> Later<'_, control::State> {
+        let asked = self.ask(Ask::StartMachine { config: config.to_owned() }, vec![vmx], None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::State { state }) => Ok(state),
+                _ => Err(beside("no state")),
+            }
+        })
+    }
+
+    fn ask_machine(&self, config: &str, vmx: OwnedFd, ask: ToVmx) -> Later<'_, Vec<FromVmx>> {
+        let ask = Ask::AskMachine { config: config.to_owned(), ask: Inner(ask) };
+        let asked = self.ask(ask, vec![vmx], None);
+        Box::pin(async move {
+            let message = |piece| match piece {
+                Answer::Machine { message } => Some(message.0),
+                _ => None,
+            };
+            Ok(asked.await?.into_iter().filter_map(message).collect())
+        })
+    }
+
+    fn wait_for_events(
+        &self,
+        wanted: Option<(u64, u64)>,
+        timeout: Duration,
+        max: u32,
+    ) -> Later<'_, EventBatch> {
+        let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let (epoch, since) = (wanted.map(|wanted| wanted.0), wanted.map_or(0, |wanted| wanted.1));
+        let asked = self.ask(Ask::WaitForEvents { epoch, since, timeout, max }, Vec::new(), None);
+        Box::pin(async move {
+            let mut batch: Option<EventBatch> = None;
+            for piece in asked.await? {
+                let Answer::Events { epoch, next, lost, events } = piece else {
+                    return Err(beside("no events"));
+                };
+                match &mut batch {
+                    Some(batch) => batch.events.extend(events),
+                    None => batch = Some(EventBatch { epoch, next, lost, events }),
+                }
+            }
+            batch.ok_or_else(|| beside("nothing"))
+        })
+    }
+
+    fn metrics(&self) -> Later<'_, Metrics> {
+        let asked = self.ask(Ask::Metrics {}, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Metrics { metrics }) => Ok(metrics),
+                _ => Err(beside("no numbers")),
+            }
         })
     }
 }
