@@ -88,9 +88,8 @@ impl ProductConfig {
     /// Removes a key: every line that holds it. Whether there was one.
     pub fn remove(&mut self, key: &str) -> bool {
         let before = self.lines.len();
-        self.lines.retain(|line| {
-            !line.setting.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(key))
-        });
+        self.lines
+            .retain(|line| !line.setting.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(key)));
         self.lines.len() != before
     }
 

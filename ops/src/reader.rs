@@ -24,9 +24,9 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::FragmentInput;
 use crate::error::{Error, Fault};
 use crate::guard::{self, Document, Envelope, MAX_ITEMS, Reason};
-use crate::FragmentInput;
 use crate::value::{Invalid, Scalar};
 
 /// One step through a document. Comments and the declaration are left out; CDATA sections arrive as

@@ -168,7 +168,8 @@ fn items_of_a_list_can_be_groups() {
     let files = settings("<setting><key>a</key><files><file>/b</file></files></setting>").unwrap();
     assert_eq!(files[0].files.as_deref(), Some(&["/b".to_owned().try_into().unwrap()][..]));
 
-    let one = |inside: &str| refusal(&format!("<file>/a</file><settings><setting>{inside}</setting></settings>"));
+    let one =
+        |inside: &str| refusal(&format!("<file>/a</file><settings><setting>{inside}</setting></settings>"));
     assert_eq!(one(""), "Invalid argument: missing parameter key");
     assert_eq!(one("<key>a</key><k>b</k>"), "Invalid argument: key: given twice");
     assert_eq!(one("<key><b/></key>"), "Invalid argument: key: must not contain elements");

@@ -103,7 +103,11 @@ impl VmxFile {
             last.insert(key.to_ascii_lowercase(), place);
         }
         let counts = |place: usize, key: &str| last.get(&key.to_ascii_lowercase()) == Some(&place);
-        all.iter().enumerate().filter(|(place, (key, _))| counts(*place, key)).map(|(_, pair)| *pair).collect()
+        all.iter()
+            .enumerate()
+            .filter(|(place, (key, _))| counts(*place, key))
+            .map(|(_, pair)| *pair)
+            .collect()
     }
 
     /// Sets a boolean.
