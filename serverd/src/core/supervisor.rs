@@ -385,6 +385,7 @@ impl Supervisor {
             ToCore::TaskEnded { task, end, done, total } => {
                 self.shared.tasks.ended(id, task, end, done, total)?;
                 self.tasks_changed();
+                self.announce_task(id, task);
             }
             ToCore::Cleaned { task, left } => {
                 self.shared.tasks.cleaned(id, task, &left)?;
@@ -452,6 +453,12 @@ impl Supervisor {
         self.tally.total(self.processes.values().map(|process| &process.counter))
     }
 
+    /// Session processes, and sessions.
+    pub(super) fn session_counts(&self) -> (u64, u64) {
+        let sessions = self.processes.values().map(|process| process.live.len() + process.on_the_way.len());
+        (self.processes.len() as u64, sessions.sum::<usize>() as u64)
+    }
+
     /// The process gets no new sessions; the next one of its user starts another.
     fn retire(&mut self, id: ProcessId) {
         if let Some(process) = self.processes.get(&id)
@@ -510,6 +517,7 @@ impl Supervisor {
     /// Tells every process to finish its requests in flight and exit. No new one is started.
     pub fn finish(&mut self) {
         self.stopping = true;
+        self.announce(None, "", handlers::running::Happened::Stopping {});
         self.current.clear();
         for process in self.processes.values() {
             if process.handles.outbox.push(ToSession::Finish {}, Vec::new()).is_err() {
