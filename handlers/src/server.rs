@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,13 +118,16 @@ async fn visible(
                 (Some(_), None) => matches!(event.what, Happened::Stopping {}),
                 (None, _) => true,
             };
-            let may = || match &config {
+            if !wanted {
+                continue;
+            }
+            let may = match &config {
                 None => event.config.is_empty(),
                 Some(config) => *known
                     .entry(event.config.clone())
                     .or_insert_with(|| may_know(&user, &registered, config.as_str())),
             };
-            if wanted && { may }() {
+            if may {
                 shown.push(reply_event(event, config));
             }
         }
@@ -137,11 +141,8 @@ async fn visible(
 fn may_know(user: &User, registered: &Registered, config: &str) -> bool {
     match registered.get(config) {
         Some(listed) => machine::exists(user, listed),
-        // Whether it was private nobody knows any more: a machine without a list is its owner's.
-        None => {
-            use std::os::unix::fs::MetadataExt;
-            user.admin || std::fs::metadata(config).is_ok_and(|file| file.uid() == user.uid)
-        }
+        // Nobody knows any more whether it was private: only its owner is told.
+        None => user.admin || std::fs::metadata(config).is_ok_and(|file| file.uid() == user.uid),
     }
 }
 

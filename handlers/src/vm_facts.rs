@@ -1,5 +1,7 @@
 //! Single facts about a machine, one operation each, as the calls of the C library.
 
+use std::os::unix::fs::MetadataExt;
+
 use handlers_derive::handler;
 use hypervisor::control;
 use ops::Product;
@@ -107,7 +109,6 @@ async fn get_remote_connections(
 /// The owner of the .vmx.
 #[handler]
 async fn get_run_as_user(ctx: &Ctx, req: GetRunAsUser) -> Result<GetRunAsUserReply, Failure> {
-    use std::os::unix::fs::MetadataExt;
     let owner = machine::visible(ctx, &req.config).await?.metadata.uid();
     // A name service may take its time.
     let name = tokio::task::spawn_blocking(move || Names::default().user(owner).to_owned());
