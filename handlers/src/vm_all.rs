@@ -1,23 +1,32 @@
 //! `VM_List`: every machine that exists for the caller, from one view of the list.
 
+use std::collections::BTreeMap;
+
 use handlers_derive::handler;
 use ops::machine::{List, ListReply, ListedVm, VmDetails};
 use ops::value::ConfigPath;
 
 use crate::machine::{self, Facts, Machine};
 use crate::registered::{Listed, Registered};
+use crate::running::Running;
 use crate::{Ctx, Failure, User};
 
 /// The machines of the list that the caller can read, in its order.
 #[handler]
 async fn list(ctx: &Ctx, req: List) -> Result<ListReply, Failure> {
     let registered = ctx.core.registered().await?;
+    let running = ctx.core.running().await?;
     let user = ctx.user.clone();
-    let look = move || ListReply { vms: look(&user, &registered, &req) };
+    let look = move || ListReply { vms: look(&user, &registered, &running, &req) };
     tokio::task::spawn_blocking(look).await.map_err(|error| Failure::internal("looking at machines", error))
 }
 
-fn look(user: &User, registered: &Registered, req: &List) -> Vec<ListedVm> {
+fn look(
+    user: &User,
+    registered: &Registered,
+    running: &BTreeMap<String, Running>,
+    req: &List,
+) -> Vec<ListedVm> {
     let wanted = |listed: &Listed| {
         let config = ConfigPath::try_from(listed.config.to_string()).ok()?;
         if !req.details {
@@ -28,7 +37,7 @@ fn look(user: &User, registered: &Registered, req: &List) -> Vec<ListedVm> {
         if machine::hidden(user, listed, &machine.metadata) {
             return None;
         }
-        let details = Facts::of(&machine).details(&machine);
+        let details = Facts::of(&machine, running.get(config.as_str()).cloned()).details(&machine);
         Some(ListedVm { config, details })
     };
     match &req.configs {
@@ -57,7 +66,7 @@ mod tests {
             .unwrap();
         std::fs::write(path("a.vmx"), "checkpoint.vmState = \"a.vmss\"\n").unwrap();
         let vms = vec![path("b.vmx"), path("gone.vmx"), path("a.vmx")];
-        let ctx = ctx_with(FixedCore { count: 0, vms });
+        let ctx = ctx_with(FixedCore { count: 0, vms, ..FixedCore::default() });
         let ask = async |details, configs: Option<&[&str]>| {
             let config = |name: &&str| ConfigPath::try_from(path(name)).unwrap();
             let configs = configs.map(|names| names.iter().map(config).collect());

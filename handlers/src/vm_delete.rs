@@ -28,11 +28,12 @@ type Identity = (u64, u64);
 #[handler]
 async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Failure> {
     let registered = ctx.core.registered().await?;
+    let running = ctx.core.running().await?;
     let user = ctx.user.clone();
     blocking("looking at the files of a machine", move || {
         let config = req.config;
         let machine = Machine::open(&user, &config).map_err(|_| Error::not_registered(config.as_str()))?;
-        let facts = Facts::of(&machine);
+        let facts = Facts::of(&machine, running.get(config.as_str()).cloned());
         let files = files_of(&machine)?;
         let used = used_by_others(&user, &registered, &config);
         let going: Vec<&Path> = files
@@ -66,7 +67,7 @@ async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Fail
 #[handler]
 async fn delete(ctx: &Ctx, req: Delete) -> Result<DeleteReply, Failure> {
     let machine = machine::visible(ctx, &req.config).await?;
-    let state = Facts::of(&machine).state;
+    let state = machine::facts(ctx, &machine).await?.state;
     if !may_administer(&ctx.user, &machine) {
         return Err(Error::no_access(&req.config).into());
     }

@@ -1,14 +1,11 @@
 //! `VM_INFO`, `VM_Who`: one machine, and who is connected to it.
 
-use std::os::fd::OwnedFd;
-
 use handlers_derive::handler;
 use ops::Error;
 use ops::value::Time;
 use ops::vm_info::{ConnectedUser, ConnectionType, Info, InfoReply, Who, WhoReply};
 
-use crate::machine::{self, Facts};
-use crate::{Ctx, Failure};
+use crate::{Ctx, Failure, machine};
 
 /// Everything about a machine.
 #[handler]
@@ -18,13 +15,11 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
         return Err(Error::no_access(&req.config).into());
     }
     if req.connect {
-        let vmx = OwnedFd::from(machine.file.try_clone().map_err(|error| Error::file(&req.config, &error))?);
+        let vmx = machine.descriptor()?;
         ctx.core.attach(ctx.session, req.config.as_str(), vmx).await?;
     }
-    let look = move || {
-        let facts = Facts::of(&machine);
-        facts.info(&machine)
-    };
+    let facts = machine::facts(ctx, &machine).await?;
+    let look = move || facts.info(&machine);
     let vm = tokio::task::spawn_blocking(look)
         .await
         .map_err(|error| Failure::internal("looking at a machine", error))?;
