@@ -106,7 +106,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
         return;
     }
     let account = Account::new();
-    let instance = Setup::new().hasty().start();
+    let instance = Setup::new().plain().hasty().start();
     let path = machine(&instance, "one", &account);
     let mut exec = session(&instance, &account);
     assert!(ask(&mut exec, "VMRegister", &path).ok());
@@ -119,7 +119,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
     assert_eq!(process::status(pid, "CapEff").as_deref(), Some("0000000000000000"));
     assert_eq!(process::status(pid, "NoNewPrivs").as_deref(), Some("1"));
     assert!(process::network_sockets(pid).is_empty());
-    let connected = exec.op("VMServerd_GetConnectedVMList", "").all("config");
+    let connected = exec.op("VMServerd_GetConnectedVMList", "").all("vm");
     assert_eq!(connected, [path.display().to_string()]);
     let (code, text) = ask(&mut exec, "VM_Start", &path).error().unwrap();
     assert_eq!(code, -8);
@@ -162,7 +162,7 @@ fn of_two_starts_at_the_same_time_one_wins() {
         return;
     }
     let account = Account::new();
-    let instance = Setup::new().hasty().start();
+    let instance = Setup::new().plain().hasty().start();
     let path = machine(&instance, "two", &account);
     let mut sessions = [session(&instance, &account), session(&instance, &account)];
     assert!(ask(&mut sessions[0], "VMRegister", &path).ok());
@@ -196,7 +196,8 @@ fn without_the_device_a_start_says_so() {
     }
     let instance = Setup::new().owned_by(&account).start();
     let path = machine(&instance, "none", &account);
-    let mut exec = instance.exec();
+    let caller = tests::Caller::new(env!("CARGO_BIN_EXE_caller"), &instance, &account);
+    let mut exec = caller.unix().local().server();
     assert!(ask(&mut exec, "VMRegister", &path).ok());
     let (code, text) = ask(&mut exec, "VM_Start", &path).error().unwrap();
     assert_eq!(code, -19);
