@@ -75,7 +75,7 @@ impl Launch {
         // Through the descriptor: the path may name another file by now.
         let own = format!("/proc/self/fd/{}", vmx.as_raw_fd());
         let vmx = open(own, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed(format!("the .vmx: {}", text(error.into()))))?;
+            .map_err(|error| failed(format!("the .vmx: {}", text(&error.into()))))?;
         let kvm = open(KVM, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let kvm = match begin {
             Begin::PowerOn => kvm,
@@ -84,13 +84,13 @@ impl Launch {
                 kvm.or_else(|_| open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))
             }
         };
-        let kvm = kvm.map_err(|error| failed(format!("{KVM}: {}", text(error.into()))))?;
+        let kvm = kvm.map_err(|error| failed(format!("{KVM}: {}", text(&error.into()))))?;
         Ok(Launch { account, kvm, vmx, begin })
     }
 }
 
 /// The system's words, without the number.
-fn text(error: io::Error) -> String {
+fn text(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
@@ -114,29 +114,29 @@ pub fn main() -> Result<(), Box<dyn Error>> {
 fn become_vmx(orders: &Orders) -> Result<Infallible, String> {
     // Before: the user need not be able to reach it.
     let program = File::open(&orders.program)
-        .map_err(|error| format!("cannot open {}: {}", orders.program, text(error)))?;
+        .map_err(|error| format!("cannot open {}: {}", orders.program, text(&error)))?;
     become_user(orders.uid, orders.gid, &orders.groups).map_err(|error| error.to_string())?;
     let path = Path::new(&orders.log);
     if orders.anew {
         ::link::logfile::rotate(path);
     }
-    let log = ::link::logfile::open(path).map_err(text)?;
+    let log = ::link::logfile::open(path).map_err(|error| text(&error))?;
     if !log.metadata().is_ok_and(|facts| facts.is_file()) {
         return Err(format!("{} is not a file", path.display()));
     }
-    say(&FromVmx::Log {}, Some(log.into())).map_err(|error| format!("the core: {error}"))?;
+    say(&FromVmx::Log {}, Some(&log.into())).map_err(|error| format!("the core: {error}"))?;
     let mut vmx = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let error = vmx.arg0("vmx").env_clear().exec();
-    Err(format!("cannot execute {}: {}", orders.program, text(error)))
+    Err(format!("cannot execute {}: {}", orders.program, text(&error)))
 }
 
 /// Sends one message to the core.
-fn say(message: &FromVmx, descriptor: Option<OwnedFd>) -> io::Result<()> {
+fn say(message: &FromVmx, descriptor: Option<&OwnedFd>) -> io::Result<()> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes);
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+    let descriptors: Vec<_> = descriptor.into_iter().map(AsFd::as_fd).collect();
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
