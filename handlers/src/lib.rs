@@ -34,6 +34,7 @@ mod file;
 mod file_manager;
 mod host;
 mod host_info;
+mod known;
 mod linking;
 pub mod machine;
 mod main_ops;
