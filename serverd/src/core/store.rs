@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 
 use ::link::product_config::replace_file;
-use ::link::vm_list::{self, VmList};
+use ::link::vm_list;
 use hypervisor::event_log::{self, LogRights};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
@@ -264,13 +264,9 @@ fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut list = VmList::parse(&bytes);
-    if !list.configs().any(|config| removed.contains(config)) {
-        return Ok(());
-    }
-    list.remove(|config| removed.contains(config));
+    let Some(kept) = vm_list::without(&bytes, |config| removed.contains(config)) else { return Ok(()) };
     let mode = std::fs::metadata(path).map_or(LIST_MODE, |facts| facts.mode() & 0o7777);
-    replace_file(path, &list.bytes(), mode)
+    replace_file(path, &kept, mode)
 }
 
 /// Reads a list of machines.
