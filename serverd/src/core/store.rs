@@ -264,7 +264,7 @@ fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let Some(kept) = vm_list::without(&bytes, |config| removed.contains(config)) else { return Ok(()) };
+    let Some(kept) = vm_list::without(&bytes, removed) else { return Ok(()) };
     let mode = std::fs::metadata(path).map_or(LIST_MODE, |facts| facts.mode() & 0o7777);
     replace_file(path, &kept, mode)
 }
