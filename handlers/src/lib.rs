@@ -67,3 +67,4 @@ mod walk;
 pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 pub use linking::{Linked, Mismatch, Registration, link};
 pub use run::{Job, Later, Run};
+pub use vm_delete::files_used_by;

@@ -101,6 +101,15 @@ link::messages! {
             /// What the names begin with.
             prefix: String,
         },
+        /// Which of these files do these machines of yours use? Answered by [`ToCore::Used`].
+        40 = Uses {
+            /// Number of the inquiry.
+            inquiry: u64,
+            /// Paths of .vmx files.
+            configs: Vec<String>,
+            /// Device and inode of each file, one after the other.
+            files: Vec<u64>,
+        },
     }
 }
 
@@ -163,6 +172,13 @@ link::messages! {
             task: u64,
             /// Why something is still there; empty when nothing is.
             left: String,
+        },
+        /// Answer to [`ToSession::Uses`].
+        40 = Used {
+            /// Number of the inquiry.
+            inquiry: u64,
+            /// Device and inode of each file that is used.
+            files: Vec<u64>,
         },
     }
 }
@@ -239,6 +255,13 @@ link::messages! {
             /// Path of the .vmx.
             config: String,
         } with 1..=1,
+        /// Which of these files are used by registered machines of other users, besides this one?
+        40 = UsedByOthers {
+            /// Path of the .vmx whose files they are.
+            config: String,
+            /// Device and inode of each file, one after the other.
+            files: Vec<u64>,
+        },
         /// An administrator asks the gateway about encryption.
         13 = Security {
             /// The question.
@@ -287,6 +310,11 @@ link::messages! {
         7 = Users {
             /// The sessions.
             users: Vec<SessionFacts>,
+        },
+        /// Files.
+        40 = Files {
+            /// Device and inode of each, one after the other.
+            files: Vec<u64>,
         },
         /// What the gateway says about encryption.
         8 = Security {

@@ -109,6 +109,11 @@ impl Inventory {
         self.places.contains_key(config)
     }
 
+    /// Paths of all .vmx files.
+    pub fn configs(&self) -> impl Iterator<Item = String> {
+        self.entries.values().map(|entry| entry.config.to_string())
+    }
+
     /// Takes a machine in; one that is there stays as it is.
     pub fn put(&mut self, config: &str, private: bool) {
         if self.contains(config) {

@@ -13,6 +13,7 @@
 //! * [`questions`] answers what handlers ask: of the [`inventory`], of [`tasks`] and their [`journal`].
 //!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
 //! * [`security`] passes questions about encryption on to the gateway.
+//! * [`sharing`] asks owners whether their machines use a file.
 //! * [`machines`] knows the running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
@@ -31,6 +32,7 @@ pub mod proof;
 pub mod questions;
 pub mod ration;
 pub mod security;
+pub mod sharing;
 pub mod store;
 pub mod supervisor;
 pub mod tasks;
@@ -105,6 +107,18 @@ pub enum Event {
         ask: Ask,
         /// Whether the caller has it, and then who may read the machine's event log.
         proven: Result<Option<LogRights>, ops::Error>,
+    },
+    /// It was looked who owns which machine.
+    Owners {
+        /// The inquiry that it is for.
+        inquiry: u64,
+        /// Owners, with the paths of their machines.
+        owners: Vec<(journal::Owner, Vec<String>)>,
+    },
+    /// An inquiry has taken long enough.
+    InquiryOver {
+        /// Its number.
+        inquiry: u64,
     },
     /// The writer has worked.
     Stored(store::Results),
@@ -352,6 +366,8 @@ impl Core {
             Event::Link(LinkEvent::Message(message, fds)) => self.gateway(message, fds),
             Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
             Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
+            Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
+            Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
             Event::Stored(results) => self.supervisor.stored(results),
             Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }

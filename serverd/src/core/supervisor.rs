@@ -31,6 +31,7 @@ use super::processes::{self, Handles, ProcessEvent, ProcessId};
 use super::questions::{Claim, Shared, UnderWay};
 use super::ration::Ration;
 use super::security::Gateway;
+use super::sharing::Sharing;
 use crate::channel::{SessionFacts, ToCore, ToSession};
 
 /// How often a session is handed to another process because the last one died on the way.
@@ -121,6 +122,7 @@ pub struct Supervisor {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) shared: Shared,
     pub(super) under_way: UnderWay,
+    pub(super) sharing: Sharing,
     pub(super) gateway: Gateway,
     processes: HashMap<ProcessId, Process>,
     /// The process that gets new sessions of an identity.
@@ -142,6 +144,7 @@ impl Supervisor {
             events,
             shared,
             under_way: UnderWay::default(),
+            sharing: Sharing::default(),
             gateway: Gateway::default(),
             processes: HashMap::new(),
             current: HashMap::new(),
@@ -390,6 +393,7 @@ impl Supervisor {
                 self.shared.tasks.cleaned(id, task, &left)?;
                 self.tasks_changed();
             }
+            ToCore::Used { inquiry, files } => self.used(id, inquiry, files)?,
         }
         Ok(())
     }
@@ -487,6 +491,7 @@ impl Supervisor {
         admission.closed(process.key.uid, live);
         self.detach(|gone, _| gone == id);
         self.shared.tasks.process_died(id);
+        self.nobody_answers(id);
         self.clean_up();
         let how = process.exited.unwrap_or_default();
         let (pid, name) = (process.handles.pid, process.name);

@@ -4,7 +4,7 @@
 //! pieces. When the core is gone, everybody who waits is told. What goes over the channel is
 //! [`crate::channel`]'s; what handlers see is [`handlers::Core`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
@@ -102,6 +102,12 @@ impl CoreLink {
         asker.pieces.push(answer);
         // Somebody who no longer waits has closed the connection; the answer is then for nobody.
         let _ = asker.to.send(asker.pieces);
+    }
+
+    /// Tells the core something that it has asked for.
+    pub fn tell(&self, message: ToCore) {
+        // A core that takes no message has gone, which shows elsewhere.
+        let _ = self.outbox.push(message, Vec::new());
     }
 
     /// The core is gone: nobody will be answered any more.
@@ -276,6 +282,19 @@ impl Core for CoreLink {
 
     fn unregister(&self, config: &str, idle: bool, proof: OwnedFd) -> Later<'_, ()> {
         self.order(Ask::Unregister { config: config.to_owned(), idle }, vec![proof])
+    }
+
+    fn used_by_others(&self, config: &str, files: Vec<(u64, u64)>) -> Later<'_, HashSet<(u64, u64)>> {
+        let files = files.into_iter().flat_map(|(device, inode)| [device, inode]).collect();
+        let asked = self.ask(Ask::UsedByOthers { config: config.to_owned(), files }, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Files { files }) => {
+                    Ok(files.as_chunks::<2>().0.iter().map(|[device, inode]| (*device, *inode)).collect())
+                }
+                _ => Err(beside("no files")),
+            }
+        })
     }
 
     fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Later<'_, ()> {
