@@ -1,6 +1,6 @@
 //! What a handler gets besides its request: who asks, what the server is, and the way to the core.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -9,11 +9,14 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hypervisor::control::{FromVmx, State, ToVmx};
 use link::Layout;
 use ops::{Error, Fault, Product};
 
 use crate::registered::Registered;
+use crate::running::{EventBatch, Metrics, Running};
 use crate::tasks::{NewTask, Status, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
@@ -147,6 +150,37 @@ pub trait Core: Send + Sync {
     /// Asks the gateway about encryption. Administrators only. Fails with -22 when there is no gateway
     /// to ask.
     fn security(&self, ask: link::security::Ask) -> Answer<'_, link::security::Answer>;
+
+    /// The machines that have a process, by the paths of their .vmx files, whoever may read them.
+    fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>>;
+
+    /// Powers a machine on, or resumes it; answered when it is on. `vmx` is the .vmx, opened for
+    /// reading by a caller who may execute it as well. Fails with -4, -11, -8 when it is on, -16 with
+    /// a question pending, -18, -19, -21 while it is being started or stopped, -22.
+    fn start_machine(&self, config: &str, vmx: OwnedFd) -> Answer<'_, State>;
+
+    /// Hands a request to the process of a machine, never [`ToVmx::Start`], and returns what it
+    /// answers: any number of [`FromVmx::OneSnapshot`] or one of the other answers, the final one
+    /// last. A [`FromVmx::Failed`] is an error. The number in the request does not matter. `vmx` is as
+    /// for [`Core::start_machine`]; reading is enough for SerialRead, Screenshot, GetGuestInfo,
+    /// GetStatus and ListSnapshots.
+    ///
+    /// A machine without a process: -8, but for snapshots, for which a process is started that does
+    /// nothing else, and for SerialRead, which reads what is kept of the last run.
+    fn ask_machine(&self, config: &str, vmx: OwnedFd, ask: ToVmx) -> Answer<'_, Vec<FromVmx>>;
+
+    /// Events from a number on, `wanted` being epoch and number; as soon as there is one, or after
+    /// `timeout` without. Answered at once when nothing is wanted, and when the epoch is another one
+    /// or some of the events are no longer kept: then with the oldest that are.
+    fn wait_for_events(
+        &self,
+        wanted: Option<(u64, u64)>,
+        timeout: Duration,
+        max: u32,
+    ) -> Answer<'_, EventBatch>;
+
+    /// Numbers that the core knows.
+    fn metrics(&self) -> Answer<'_, Metrics>;
 }
 
 /// A session that is connected to a machine.
@@ -214,11 +248,117 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
 
     /// A core that answers from constants.
+    #[derive(Default)]
     pub struct FixedCore {
         pub count: u64,
         pub vms: Vec<String>,
+        pub script: Arc<Script>,
+    }
+
+    /// What a [`FixedCore`] knows of running machines; a test keeps it, changes it and looks into it.
+    #[derive(Default)]
+    pub struct Script {
+        /// Machines that have a process.
+        pub machines: Mutex<BTreeMap<String, Running>>,
+        /// What the next requests to machines are answered; without any, `Done`.
+        pub answers: Mutex<VecDeque<Result<Vec<FromVmx>, Error>>>,
+        /// What machines were asked.
+        pub asked: Mutex<Vec<(String, ToVmx)>>,
+        /// What the next waits for events are answered.
+        pub batches: Mutex<VecDeque<EventBatch>>,
+        /// What waits for events wanted.
+        pub wanted: Mutex<Vec<Option<(u64, u64)>>>,
+    }
+
+    impl Script {
+        /// Adds a running machine.
+        pub fn run(&self, config: &str, state: State) {
+            let status = hypervisor::control::Status {
+                state,
+                paused: false,
+                uptime: 12,
+                heartbeat: 3,
+                tools_last_active: 1,
+                memory_mb: 128,
+                cpus: 2,
+                has_snapshot: true,
+                connected: vec!["floppy0".into()],
+                question: None,
+                class: hypervisor::control::HostClass::Emulated,
+            };
+            let running = Running {
+                config: config.into(),
+                id: 5,
+                pid: 77,
+                started: 1000,
+                cpu_percent: 50,
+                remote_connections: 1,
+                status,
+            };
+            self.machines.lock().unwrap().insert(config.into(), running);
+        }
+
+        /// What the next request to a machine is answered.
+        pub fn answer(&self, answer: Result<Vec<FromVmx>, Error>) {
+            self.answers.lock().unwrap().push_back(answer);
+        }
+
+        /// What machines were asked since the last call.
+        pub fn asked(&self) -> Vec<ToVmx> {
+            self.asked.lock().unwrap().drain(..).map(|(_, ask)| ask).collect()
+        }
+    }
+
+    /// A context with one registered machine `a.vmx` in a directory of its own.
+    pub struct Stage {
+        pub ctx: Ctx,
+        pub script: Arc<Script>,
+        pub config: ops::value::ConfigPath,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Stage {
+        pub fn new(vmx: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.vmx");
+            std::fs::write(&path, vmx).unwrap();
+            let stage = Stage::of(directory, &path);
+            stage.mode(0o700);
+            stage
+        }
+
+        fn of(directory: tempfile::TempDir, path: &std::path::Path) -> Self {
+            let config = path.to_str().unwrap().to_owned();
+            let script = Arc::new(Script::default());
+            let core =
+                FixedCore { vms: vec![config.clone()], script: script.clone(), ..FixedCore::default() };
+            let config = ops::value::ConfigPath::try_from(config).unwrap();
+            Stage { ctx: ctx_below(directory.path(), core), script, config, _directory: directory }
+        }
+
+        /// Sets the rights on the .vmx.
+        pub fn mode(&self, mode: u32) {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(self.config.as_str(), PermissionsExt::from_mode(mode)).unwrap();
+        }
+
+        /// The .vmx as it is now.
+        pub fn text(&self) -> String {
+            std::fs::read_to_string(self.config.as_str()).unwrap()
+        }
+    }
+
+    /// The error that a caller reads.
+    pub fn told<T>(result: Result<T, Failure>) -> Error {
+        match result {
+            Err(Failure::Told(fault)) => fault.into_error(),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("no error"),
+        }
     }
 
     impl Core for FixedCore {
@@ -230,7 +370,9 @@ pub(crate) mod tests {
         }
         /// Runs the work at once; its failure shows as the failure to start it.
         fn start_task(&self, task: NewTask, work: Work) -> Answer<'_, u64> {
-            let result = work(&crate::tasks::Progress::new(task.total));
+            // As in the session process: not on a thread of the runtime.
+            let result = std::thread::spawn(move || work(&crate::tasks::Progress::new(task.total)));
+            let result = result.join().unwrap();
             Box::pin(async { result.map(|()| 7).map_err(Failure::from) })
         }
         fn task(&self, task: u64) -> Answer<'_, Status> {
@@ -294,11 +436,38 @@ pub(crate) mod tests {
             };
             Box::pin(async { Ok(answer) })
         }
+        fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>> {
+            let machines = self.script.machines.lock().unwrap().clone();
+            Box::pin(async { Ok(Arc::new(machines)) })
+        }
+        /// As a core whose machines start at once.
+        fn start_machine(&self, config: &str, _: OwnedFd) -> Answer<'_, State> {
+            if self.script.machines.lock().unwrap().contains_key(config) {
+                return Box::pin(async { Err(Error::state_conflict("start", "on").into()) });
+            }
+            self.script.run(config, State::On);
+            Box::pin(async { Ok(State::On) })
+        }
+        fn ask_machine(&self, config: &str, _: OwnedFd, ask: ToVmx) -> Answer<'_, Vec<FromVmx>> {
+            self.script.asked.lock().unwrap().push((config.into(), ask));
+            let answer = self.script.answers.lock().unwrap().pop_front();
+            let answer = answer.unwrap_or_else(|| Ok(vec![FromVmx::Done { request: 1 }]));
+            Box::pin(async { Ok(answer?) })
+        }
+        fn wait_for_events(&self, wanted: Option<(u64, u64)>, _: Duration, _: u32) -> Answer<'_, EventBatch> {
+            self.script.wanted.lock().unwrap().push(wanted);
+            let batch = self.script.batches.lock().unwrap().pop_front();
+            let none = EventBatch { epoch: 1, next: 1, lost: false, events: Vec::new() };
+            Box::pin(async { Ok(batch.unwrap_or(none)) })
+        }
+        fn metrics(&self) -> Answer<'_, Metrics> {
+            Box::pin(async { Ok(Metrics { requests: self.count, ..Metrics::default() }) })
+        }
     }
 
     /// The context of a user who really runs the test.
     pub fn ctx() -> Ctx {
-        ctx_with(FixedCore { count: 41, vms: Vec::new() })
+        ctx_with(FixedCore { count: 41, ..FixedCore::default() })
     }
 
     pub fn ctx_with(core: FixedCore) -> Ctx {

@@ -63,7 +63,10 @@ mod tests {
         let config = directory.path().join("a.vmx");
         std::fs::write(&config, "config.version = \"8\"\n").unwrap();
         let name = config.to_str().unwrap().to_owned();
-        let ctx = ctx_below(directory.path(), FixedCore { count: 0, vms: vec![name.clone()] });
+        let ctx = ctx_below(
+            directory.path(),
+            FixedCore { count: 0, vms: vec![name.clone()], ..FixedCore::default() },
+        );
         let logs = ctx.event_logs.clone();
         std::fs::create_dir_all(&logs).unwrap();
 
@@ -106,7 +109,7 @@ mod tests {
         let config = directory.path().join("a.vmx");
         std::fs::write(&config, "config.version = \"8\"\n").unwrap();
         let name = config.to_str().unwrap();
-        let ctx = ctx_with(FixedCore { count: 0, vms: Vec::new() });
+        let ctx = ctx_with(FixedCore { count: 0, vms: Vec::new(), ..FixedCore::default() });
         match get_last_n_events(&ctx, request(name, 25)).await {
             Err(Failure::Told(Fault::Refused(error))) => assert_eq!(error, Error::not_registered(name)),
             other => panic!("{other:?}"),

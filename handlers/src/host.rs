@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn each_operation_shows_its_own_type() {
         let root = tempfile::tempdir().unwrap();
-        let ctx = ctx_below(root.path(), FixedCore { count: 0, vms: Vec::new() });
+        let ctx = ctx_below(root.path(), FixedCore { count: 0, vms: Vec::new(), ..FixedCore::default() });
         let etc = root.path().join("etc/vmware");
         std::fs::create_dir_all(&etc).unwrap();
         let netmap: String = [0, 1, 8].map(|n| format!("network{n}.device = \"vmnet{n}\"\n")).concat();

@@ -253,7 +253,8 @@ mod tests {
         let there = directory.path().join("a.vmx");
         std::fs::write(&there, "").unwrap();
         let vms = vec![there.to_str().unwrap().to_owned(), "/nowhere/b.vmx".to_owned()];
-        let reply = query(&ctx_with(FixedCore { count: 0, vms }), Query {}).await.unwrap();
+        let reply =
+            query(&ctx_with(FixedCore { count: 0, vms, ..FixedCore::default() }), Query {}).await.unwrap();
         assert_eq!((reply.vm_count, reply.running_vm_count), (1, 1));
         assert!(reply.cpus > 0 && reply.memory_mb > reply.free_memory_mb && reply.uptime > 0);
         assert_eq!(reply.load_average.split(' ').count(), 3);

@@ -74,7 +74,7 @@ pub(crate) struct Known {
 
 impl Known {
     fn of(machine: &Machine) -> Self {
-        let facts = Facts::of(machine);
+        let facts = Facts::of(machine, None);
         let listed = ListedVm { config: machine.config.clone(), details: facts.details(machine) };
         let mut bytes = Vec::new();
         listed.write_element("vm", &mut ops::Out::new(&mut bytes));

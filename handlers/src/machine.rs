@@ -15,19 +15,22 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use hypervisor::control;
 use hypervisor::vmx_file::{VmxFile, defaults};
 use ops::machine::{PowerState, State, VmDetails};
 use ops::value::ConfigPath;
-use ops::vm_info::VmInfo;
+use ops::vm_info::{Question, VmInfo};
 use ops::{Error, ErrorCode};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fgetxattr};
 use rustix::io::Errno;
 
 use crate::names::Names;
 use crate::registered::Listed;
+use crate::running::Running;
 use crate::{Ctx, Failure, User};
 
 /// Where the access control list of a file is kept.
@@ -141,6 +144,36 @@ impl Machine {
         let rights = if has_acl(&file) { asked(config) } else { rights(user.into(), (&metadata).into()) };
         Ok(Machine { config: config.clone(), file, vmx, metadata, rights })
     }
+
+    /// The open .vmx once more: proof for the core that the caller may read it.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        let file = self.file.try_clone().map_err(|error| Error::file(&self.config, &error))?;
+        Ok(file.into())
+    }
+}
+
+/// A state as replies have it.
+pub(crate) fn power_state(state: control::State) -> PowerState {
+    match state {
+        control::State::On => PowerState::On,
+        control::State::Off => PowerState::Off,
+        control::State::Suspended => PowerState::Suspended,
+        control::State::Stuck => PowerState::Stuck,
+        control::State::Unknown => PowerState::Unknown,
+    }
+}
+
+/// A question as replies have it.
+pub(crate) fn question(question: &control::Question) -> Question {
+    Question {
+        id: question.id.into(),
+        text: question.text.clone(),
+        choices: question.choices.clone(),
+        default_choice: question.default.into(),
+    }
 }
 
 /// What a machine is called: as its .vmx says, else as the file is called.
@@ -149,42 +182,67 @@ pub(crate) fn display_name(vmx: &VmxFile, config: &ConfigPath) -> String {
     vmx.display_name().unwrap_or_else(stem)
 }
 
-/// What a machine's own files say of it at one moment.
+/// How a machine is at one moment: what its files say, and its process if there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Facts {
     /// Its name for people.
     pub(crate) display_name: String,
     /// Whether it runs.
     pub(crate) state: State,
+    /// Its process. A machine whose process only works on snapshots of it is off, or suspended, and has
+    /// none here.
+    pub(crate) running: Option<Running>,
 }
 
 impl Facts {
-    /// The facts of a machine without a process.
-    pub(crate) fn of(machine: &Machine) -> Self {
-        let suspended = machine.vmx.suspend_state().is_some();
-        let power = if suspended { PowerState::Suspended } else { PowerState::Off };
-        let display_name = display_name(&machine.vmx, &machine.config);
-        Facts { display_name, state: State { power, paused: false } }
+    /// The facts of a machine; `running` is what the core knows of its process.
+    pub(crate) fn of(machine: &Machine, running: Option<Running>) -> Self {
+        let asleep = |state| matches!(state, control::State::Off | control::State::Suspended);
+        let running = running.filter(|running| !asleep(running.status.state));
+        let state = match &running {
+            Some(Running { status, .. }) => State { power: power_state(status.state), paused: status.paused },
+            None => {
+                let suspended = machine.vmx.suspend_state().is_some();
+                let power = if suspended { PowerState::Suspended } else { PowerState::Off };
+                State { power, paused: false }
+            }
+        };
+        Facts { display_name: display_name(&machine.vmx, &machine.config), state, running }
+    }
+
+    /// The process of a machine that must have one for `operation`.
+    ///
+    /// # Errors
+    /// -8 with the historical sentence.
+    pub(crate) fn process(&self, operation: &str) -> Result<&Running, Error> {
+        self.running.as_ref().ok_or_else(|| self.conflict(operation))
+    }
+
+    /// -8: the state does not allow an operation.
+    pub(crate) fn conflict(&self, operation: &str) -> Error {
+        Error::state_conflict(operation, self.state.power.word())
     }
 
     /// Key facts, as a list has them.
     pub(crate) fn details(&self, machine: &Machine) -> VmDetails {
         let vmx = &machine.vmx;
+        let running = self.running.as_ref();
+        let status = running.map(|running| &running.status);
         VmDetails {
             display_name: Some(self.display_name.clone()),
             guest_os: Some(guest_os(vmx)),
             power: Some(self.state.power),
             paused: Some(self.state.paused),
-            id: Some(0),
-            pid: Some(0),
-            uptime: Some(0),
-            heartbeat: Some(0),
-            memory_mb: Some(vmx.memory_mb().into()),
-            cpus: Some(vmx.cpus().into()),
-            cpu_percent: Some(0),
+            id: Some(running.map_or(0, |running| running.id)),
+            pid: Some(running.map_or(0, |running| running.pid.into())),
+            uptime: Some(status.map_or(0, |status| status.uptime)),
+            heartbeat: Some(status.map_or(0, |status| status.heartbeat.into())),
+            memory_mb: Some(status.map_or(vmx.memory_mb(), |status| status.memory_mb).into()),
+            cpus: Some(status.map_or(vmx.cpus(), |status| status.cpus).into()),
+            cpu_percent: Some(running.map_or(0, |running| running.cpu_percent.into())),
             ip: Some(vmx.guest_info("ip").unwrap_or_default().to_owned()),
             permissions: Some(machine.rights.to_string()),
-            has_question: Some(false),
+            has_question: Some(status.is_some_and(|status| status.question.is_some())),
         }
     }
 
@@ -192,28 +250,30 @@ impl Facts {
     pub(crate) fn info(&self, machine: &Machine) -> VmInfo {
         let vmx = &machine.vmx;
         let adapter = vmx.network_adapters().first().and_then(|adapter| vmx.mac(adapter.number));
+        let running = self.running.as_ref();
+        let status = running.map(|running| &running.status);
         VmInfo {
             config: machine.config.clone(),
             display_name: self.display_name.clone(),
             guest_os: guest_os(vmx),
             state: self.state,
-            id: 0,
-            pid: 0,
-            uptime: 0,
-            heartbeat: 0,
-            tools_last_active: 0,
-            memory_mb: vmx.memory_mb().into(),
-            cpus: vmx.cpus().into(),
-            cpu_percent: 0,
+            id: running.map_or(0, |running| running.id),
+            pid: running.map_or(0, |running| running.pid.into()),
+            uptime: status.map_or(0, |status| status.uptime),
+            heartbeat: status.map_or(0, |status| status.heartbeat.into()),
+            tools_last_active: status.map_or(0, |status| status.tools_last_active.into()),
+            memory_mb: status.map_or(vmx.memory_mb(), |status| status.memory_mb).into(),
+            cpus: status.map_or(vmx.cpus(), |status| status.cpus).into(),
+            cpu_percent: running.map_or(0, |running| running.cpu_percent.into()),
             hardware_version: vmx.hardware_version().unwrap_or_default().into(),
             ip: vmx.guest_info("ip").unwrap_or_default().to_owned(),
             mac_address: adapter.map(|mac| mac.to_string()).unwrap_or_default(),
             permissions: machine.rights.to_string(),
             run_as_user: Names::default().user(machine.metadata.uid()).to_owned(),
-            has_snapshot: has_snapshot(&machine.config),
-            remote_connections: 0,
+            has_snapshot: status.map_or_else(|| has_snapshot(&machine.config), |status| status.has_snapshot),
+            remote_connections: running.map_or(0, |running| running.remote_connections.into()),
             annotation: vmx.annotation().to_owned(),
-            question: None,
+            question: status.and_then(|status| status.question.as_ref()).map(question),
         }
     }
 }
@@ -280,6 +340,34 @@ pub(crate) async fn visible(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, F
     let listed = registered.get(config.as_str()).ok_or_else(not_registered)?;
     let machine = opened.map_err(|error| refusal(config, &error))?;
     if hidden(&ctx.user, listed, &machine.metadata) { Err(not_registered()) } else { Ok(machine) }
+}
+
+/// The machine of a path, if it exists for the caller and he may operate it.
+///
+/// # Errors
+/// As [`visible`]; -4 without the right to execute.
+pub(crate) async fn operable(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, Failure> {
+    let machine = visible(ctx, config).await?;
+    if machine.rights.execute { Ok(machine) } else { Err(Error::no_access(config).into()) }
+}
+
+/// The machine of a path, if it exists for the caller, and how it is.
+///
+/// # Errors
+/// As [`visible`].
+pub(crate) async fn seen(ctx: &Ctx, config: &ConfigPath) -> Result<(Machine, Facts), Failure> {
+    let machine = visible(ctx, config).await?;
+    let facts = facts(ctx, &machine).await?;
+    Ok((machine, facts))
+}
+
+/// How a machine is now.
+///
+/// # Errors
+/// When the core does not answer.
+pub(crate) async fn facts(ctx: &Ctx, machine: &Machine) -> Result<Facts, Failure> {
+    let running = ctx.core.running().await?;
+    Ok(Facts::of(machine, running.get(machine.config.as_str()).cloned()))
 }
 
 /// Why a registered .vmx could not be read, as far as the caller may know.
@@ -416,7 +504,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let vms = vec![path("a.vmx"), path("gone.vmx"), path("directory.vmx")];
-        let ctx = ctx_with(FixedCore { count: 0, vms });
+        let ctx = ctx_with(FixedCore { count: 0, vms, ..FixedCore::default() });
         std::fs::write(path("a.vmx"), "config.version = \"8\"\ndisplayName = \"A\"\n").unwrap();
         std::fs::write(path("b.vmx"), "config.version = \"8\"\n").unwrap();
         std::fs::create_dir(path("directory.vmx")).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! What is known to be unchanged ([`crate::known`]) is neither looked at nor written anew.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use handlers_derive::handler;
@@ -9,20 +10,27 @@ use ops::machine::{List, ListItem, ListReply, ListedVm, VmDetails};
 use ops::value::ConfigPath;
 
 use crate::known::{CACHE, Known};
-use crate::machine;
+use crate::machine::{self, Facts, Machine};
 use crate::registered::{Listed, Registered};
+use crate::running::Running;
 use crate::{Ctx, Failure, User};
 
 /// The machines of the list that the caller can read, in its order.
 #[handler]
 async fn list(ctx: &Ctx, req: List) -> Result<ListReply, Failure> {
     let registered = ctx.core.registered().await?;
+    let running = ctx.core.running().await?;
     let user = ctx.user.clone();
-    let look = move || ListReply { vms: look(&user, &registered, &req) };
+    let look = move || ListReply { vms: look(&user, &registered, &running, &req) };
     tokio::task::spawn_blocking(look).await.map_err(|error| Failure::internal("looking at machines", error))
 }
 
-fn look(user: &User, registered: &Registered, req: &List) -> Vec<ListItem> {
+fn look(
+    user: &User,
+    registered: &Registered,
+    running: &BTreeMap<String, Running>,
+    req: &List,
+) -> Vec<ListItem> {
     let chosen: Vec<&Listed> = match &req.configs {
         None => registered.iter().collect(),
         Some(configs) => {
@@ -36,6 +44,14 @@ fn look(user: &User, registered: &Registered, req: &List) -> Vec<ListItem> {
     let known = CACHE.get_all(chosen.iter().map(|listed| &*listed.config));
     let item = |(listed, known): (&Listed, Option<Arc<Known>>)| {
         let config = || ConfigPath::try_from(listed.config.to_string()).ok();
+        if req.details
+            && let Some(running) = running.get(&*listed.config)
+        {
+            let machine = Machine::open(user, &config()?).ok()?;
+            let visible = !machine::hidden(user, listed, &machine.metadata);
+            let details = Facts::of(&machine, Some(running.clone())).details(&machine);
+            return visible.then(|| ListItem::Vm(ListedVm { config: machine.config, details }));
+        }
         let known = match known {
             Some(known) => known,
             // Nothing but the path is wanted: whether it can be read is soon seen.
@@ -70,7 +86,7 @@ mod tests {
             .unwrap();
         std::fs::write(path("a.vmx"), "checkpoint.vmState = \"a.vmss\"\n").unwrap();
         let vms = vec![path("b.vmx"), path("gone.vmx"), path("a.vmx")];
-        let ctx = ctx_with(FixedCore { count: 0, vms });
+        let ctx = ctx_with(FixedCore { count: 0, vms, ..FixedCore::default() });
         let ask = async |details, configs: Option<&[&str]>| {
             let config = |name: &&str| ConfigPath::try_from(path(name)).unwrap();
             let configs = configs.map(|names| names.iter().map(config).collect());

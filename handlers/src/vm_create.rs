@@ -300,7 +300,11 @@ mod tests {
     }
 
     fn core(vms: &[&str]) -> Ctx {
-        ctx_with(FixedCore { count: 0, vms: vms.iter().map(|&vm| vm.to_owned()).collect() })
+        ctx_with(FixedCore {
+            count: 0,
+            vms: vms.iter().map(|&vm| vm.to_owned()).collect(),
+            ..FixedCore::default()
+        })
     }
 
     fn names(directory: &Path) -> Vec<String> {

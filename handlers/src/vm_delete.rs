@@ -28,6 +28,7 @@ type Identity = (u64, u64);
 #[handler]
 async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Failure> {
     let registered = ctx.core.registered().await?;
+    let running = ctx.core.running().await?;
     let (user, config) = (ctx.user.clone(), req.config.clone());
     let (machine, files) = blocking("looking at the files of a machine", move || {
         let machine = Machine::open(&user, &config).map_err(|_| Error::not_registered(config.as_str()))?;
@@ -39,7 +40,7 @@ async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Fail
     let user = ctx.user.clone();
     blocking("looking at the files of a machine", move || {
         let config = req.config;
-        let facts = Facts::of(&machine);
+        let facts = Facts::of(&machine, running.get(config.as_str()).cloned());
         let going: Vec<&Path> = files
             .iter()
             .filter(|file| !used.contains(&file.identity))
@@ -71,7 +72,7 @@ async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Fail
 #[handler]
 async fn delete(ctx: &Ctx, req: Delete) -> Result<DeleteReply, Failure> {
     let machine = machine::visible(ctx, &req.config).await?;
-    let state = Facts::of(&machine).state;
+    let state = machine::facts(ctx, &machine).await?.state;
     if !may_administer(&ctx.user, &machine) {
         return Err(Error::no_access(&req.config).into());
     }

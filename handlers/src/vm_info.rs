@@ -1,6 +1,5 @@
 //! `VM_INFO`, `VM_Who`: one machine, and who is connected to it.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use handlers_derive::handler;
@@ -9,8 +8,7 @@ use ops::value::{ConfigPath, Time};
 use ops::vm_info::{ConnectedUser, ConnectionType, Info, InfoReply, Who, WhoReply};
 
 use crate::known::{CACHE, Known};
-use crate::machine::{self, Facts};
-use crate::{Ctx, Failure};
+use crate::{Ctx, Failure, machine};
 
 /// Everything about a machine.
 #[handler]
@@ -28,14 +26,19 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
         return Err(Error::no_access(&req.config).into());
     }
     if req.connect {
-        let vmx = OwnedFd::from(machine.file.try_clone().map_err(|error| Error::file(&req.config, &error))?);
+        let vmx = machine.descriptor()?;
         ctx.core.attach(ctx.session, req.config.as_str(), vmx).await?;
     }
+    let facts = machine::facts(ctx, &machine).await?;
     let (user, config) = (ctx.user.clone(), req.config);
-    let look = move || match CACHE.look(&user, &config) {
-        Ok(known) => known.info.clone(),
-        // Gone since it was opened: what was seen then was true then.
-        Err(_) => Facts::of(&machine).info(&machine),
+    let look = move || {
+        // What is seen of a machine without a process is kept for the next question.
+        let known = facts.running.is_none().then(|| CACHE.look(&user, &config));
+        match known {
+            Some(Ok(known)) => known.info.clone(),
+            // Gone since it was opened: what was seen then was true then.
+            _ => facts.info(&machine),
+        }
     };
     let vm = tokio::task::spawn_blocking(look)
         .await
@@ -43,10 +46,13 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
     Ok(InfoReply { vm })
 }
 
-/// A registered machine of which all is known, if the caller may know of it.
+/// A registered machine without a process, of which all is known, if the caller may know of it.
 async fn known(ctx: &Ctx, config: &ConfigPath) -> Result<Option<Arc<Known>>, Failure> {
     let registered = ctx.core.registered().await?;
     let Some(listed) = registered.get(config.as_str()) else { return Ok(None) };
+    if ctx.core.running().await?.contains_key(config.as_str()) {
+        return Ok(None);
+    }
     let known = CACHE.get(config.as_str());
     Ok(known.filter(|known| !machine::is_private_to_another(&ctx.user, listed, known.owner)))
 }

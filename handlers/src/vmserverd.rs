@@ -66,7 +66,7 @@ mod tests {
         let there = directory.path().join("a.vmx").to_str().unwrap().to_owned();
         std::fs::write(&there, "").unwrap();
         let gone = directory.path().join("b.vmx").to_str().unwrap().to_owned();
-        let ctx = ctx_with(FixedCore { count: 0, vms: vec![there.clone(), gone] });
+        let ctx = ctx_with(FixedCore { count: 0, vms: vec![there.clone(), gone], ..FixedCore::default() });
         let reply = get_connected_vm_list(&ctx, GetConnectedVmList {}).await.unwrap();
         assert_eq!(reply.vms.iter().map(HostPath::as_str).collect::<Vec<_>>(), [there]);
     }

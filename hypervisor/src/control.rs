@@ -4,6 +4,7 @@
 //!   core                                          vmx, as the owner of the .vmx
 //!     │ spawns it, one end of a SOCK_SEQPACKET      │
 //!     │ pair as descriptor 0                        │
+//!     │◀──────────────── Log ───────────────────────┤
 //!     │◀──────────────── Hello ─────────────────────┤
 //!     ├── Start + /dev/kvm, .vmx, log, listener ───▶│
 //!     │◀─ Changed, Notice, Asked, … (events) ───────┤
@@ -572,6 +573,9 @@ link::messages! {
         /// Event: a guest variable was set.
         18 = GuestInfo { /// Its name without `guestinfo.`
                          key: String },
+        /// Before [`FromVmx::Hello`], from whoever becomes the process of a machine: its log, opened
+        /// for appending by the owner of the .vmx. It comes back with [`ToVmx::Start`].
+        19 = Log {} with 1..=1,
     }
 }
 

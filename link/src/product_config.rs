@@ -85,6 +85,19 @@ impl ProductConfig {
         }
     }
 
+    /// Removes a key: every line that holds it. Whether there was one.
+    pub fn remove(&mut self, key: &str) -> bool {
+        let before = self.lines.len();
+        self.lines
+            .retain(|line| !line.setting.as_ref().is_some_and(|(name, _)| name.eq_ignore_ascii_case(key)));
+        self.lines.len() != before
+    }
+
+    /// All settings in the order of the file. A key that is there twice comes twice; the last counts.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.lines.iter().filter_map(|line| line.setting.as_ref()).map(|(key, value)| (&**key, &**value))
+    }
+
     /// The text of the file, every line ended.
     #[must_use]
     pub fn text(&self) -> String {

@@ -132,6 +132,18 @@ pub struct Serverd {
     pub tasks: Tasks,
     /// `[serverd.eventlog]`
     pub eventlog: EventLog,
+    /// `[serverd.machines]`
+    pub machines: Machines,
+}
+
+/// `[serverd.machines]`: what runs machines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machines {
+    /// Path of the program; empty is `vmx` beside `vmserverd`.
+    pub vmx: String,
+    /// Directory of `bios.bin` and `vgabios-isavga.bin`; empty is `/usr/share/seabios`.
+    pub firmware: String,
 }
 
 /// `[serverd.admin]`

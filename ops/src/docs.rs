@@ -161,20 +161,30 @@ pub fn sample(row: &'static Row) -> String {
     out.text(row.name);
     out.close("op", op);
     let input = out.open("in");
-    visit(row.request, &mut |field| {
-        let mark = out.open(field.name);
-        if let Shape::List { item, .. } = field.shape {
-            let mark = out.open(item);
-            out.text(sample_value(field));
-            out.close(item, mark);
-        } else {
-            out.text(sample_value(field));
-        }
-        out.close(field.name, mark);
-    });
+    sample_fields(row.request, &mut out);
     out.close("in", input);
     out.close("exec", exec);
     String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Every field once, and one item in every list.
+fn sample_fields(fields: &'static [Field], out: &mut Out<'_>) {
+    visit(fields, &mut |field| {
+        let mark = out.open(field.name);
+        let item = match field.shape {
+            Shape::List { item, .. } => Some((item, out.open(item))),
+            _ => None,
+        };
+        if field.nested.is_empty() {
+            out.text(sample_value(field));
+        } else {
+            sample_fields(field.nested, out);
+        }
+        if let Some((name, mark)) = item {
+            out.close(name, mark);
+        }
+        out.close(field.name, mark);
+    });
 }
 
 /// A text that the field's type accepts: the default, or something of its kind.

@@ -44,12 +44,20 @@ pub mod machine;
 pub mod main_ops;
 pub mod reader;
 pub mod security;
+pub mod server;
 pub mod table;
 pub mod task_manager;
 pub mod value;
+pub mod vm_config;
+pub mod vm_console;
 pub mod vm_delete;
+pub mod vm_facts;
+pub mod vm_guest;
 pub mod vm_info;
 pub mod vm_list;
+pub mod vm_power;
+pub mod vm_question;
+pub mod vm_snapshot;
 pub mod vmserverd;
 pub mod writer;
 
@@ -103,7 +111,7 @@ pub trait Fragment {
     fn write_fields(&self, out: &mut Out<'_>);
 }
 
-/// A group of fields that a request may contain in place. Implemented by
+/// A group of fields that a request may contain in place, or as the items of a list. Implemented by
 /// `#[derive(Fragment)]` with `#[fragment(request)]`.
 pub trait FragmentInput: Sized {
     /// The fields while reading.

@@ -6,6 +6,7 @@
 //!          └── open() ──────┘│
 //!                            └── Input::field() hands out the children of `in`
 //!                                Input::scalar(), list(), item() read one
+//!                                Input::group() reads one item that has children
 //!                                Input::finish() reads the rest
 //! ```
 //!
@@ -23,6 +24,7 @@ use std::borrow::Cow;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::FragmentInput;
 use crate::error::{Error, Fault};
 use crate::guard::{self, Document, Envelope, MAX_ITEMS, Reason};
 use crate::value::{Invalid, Scalar};
@@ -199,6 +201,19 @@ pub struct Input<'a> {
 /// A parameter while reading: `None` until it was given.
 pub type Slot<T> = Option<T>;
 
+/// What a list in a request consists of: scalars, or groups with `#[fragment(request)]`.
+pub trait Item: Sized {
+    /// Reads the item whose start tag was just read, to its end; `None` for a wrong one, which is
+    /// remembered. `name` is the one to use in errors.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] only.
+    fn take(input: &mut Input<'_>, name: &str) -> Result<Option<Self>, Fault>;
+
+    /// Whether a text would be accepted as its value; never for a group.
+    fn accepts(text: &str) -> bool;
+}
+
 /// A list while reading.
 #[derive(Debug)]
 pub struct ListSlot<T> {
@@ -278,7 +293,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// [`Fault::Malformed`], also for more items than a list may have.
-    pub fn list<T: Scalar>(
+    pub fn list<T: Item>(
         &mut self,
         name: &str,
         item: &str,
@@ -299,7 +314,7 @@ impl<'a> Input<'a> {
                     if seen > max {
                         self.wrong(Error::invalid(name, format_args!("more than {max} items")));
                     }
-                    if let Some(value) = self.value(item)? {
+                    if let Some(value) = T::take(self, item)? {
                         slot.items.push(value);
                     }
                 }
@@ -318,11 +333,11 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// As [`Input::scalar`].
-    pub fn item<T: Scalar>(&mut self, item: &str, slot: &mut ListSlot<T>) -> Result<(), Fault> {
+    pub fn item<T: Item>(&mut self, item: &str, slot: &mut ListSlot<T>) -> Result<(), Fault> {
         if std::mem::replace(&mut slot.given, true) {
             self.wrong(Error::invalid(item, "given twice"));
         }
-        if let Some(value) = self.value(item)? {
+        if let Some(value) = T::take(self, item)? {
             slot.items.push(value);
         }
         Ok(())
@@ -355,8 +370,43 @@ impl<'a> Input<'a> {
         self.error.get_or_insert(error);
     }
 
+    /// Reads a group: the children of the element whose start tag was just read. Unknown ones are
+    /// ignored, as in `in`. `None` when something in it is wrong, which is remembered.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] only.
+    pub fn group<T: FragmentInput>(&mut self, name: &str) -> Result<Option<T>, Fault> {
+        let mut slots = T::Slots::default();
+        loop {
+            match self.cursor.token()? {
+                Token::Open(child) => {
+                    if !T::accept(&mut slots, child, self)? {
+                        self.cursor.skip()?;
+                    }
+                }
+                Token::Text(text) if is_space(text) => {}
+                Token::Text(_) | Token::Char(_) => {
+                    self.wrong(Error::invalid(name, "text beside its elements"));
+                }
+                Token::Close => break,
+                Token::End => return Err(UNGUARDED.into()),
+            }
+        }
+        match T::build(slots) {
+            Ok(group) => Ok(Some(group)),
+            Err(Fault::Refused(error)) => {
+                self.wrong(error);
+                Ok(None)
+            }
+            Err(malformed) => Err(malformed),
+        }
+    }
+
     /// Reads and converts the text of the current element.
-    fn value<T: Scalar>(&mut self, name: &str) -> Result<Option<T>, Fault> {
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] only; a bad value is remembered for [`Input::finish`].
+    pub fn value<T: Scalar>(&mut self, name: &str) -> Result<Option<T>, Fault> {
         let (text, elements) = self.cursor.text()?;
         if elements {
             self.wrong(Error::invalid(name, "must not contain elements"));

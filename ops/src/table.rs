@@ -17,7 +17,8 @@ use crate::error::Fault;
 use crate::reader::Input;
 use crate::{
     Operation, config_defaults, directory, disk, event_log, file, file_manager, host, host_info, machine,
-    main_ops, security, task_manager, vm_delete, vm_info, vm_list, vmserverd,
+    main_ops, security, server, task_manager, vm_config, vm_console, vm_delete, vm_facts, vm_guest, vm_info,
+    vm_list, vm_power, vm_question, vm_snapshot, vmserverd,
 };
 
 /// Who may ask for an operation.
@@ -261,8 +262,44 @@ pub static TABLE: &[Row] = &[
     main_ops::Inc::ROW,
     // Extensions, in byte order.
     task_manager::ListTasks::ROW,
+    server::GetMetrics::ROW,
+    server::GetResource::ROW,
+    server::WaitForEvents::ROW,
+    vm_question::AnswerQuestion::ROW,
     machine::Create::ROW,
+    vm_snapshot::CreateSnapshot::ROW,
+    vm_question::DeviceConnect::ROW,
+    vm_question::DeviceDisconnect::ROW,
+    vm_question::DeviceIsConnected::ROW,
+    vm_facts::GetCapabilities::ROW,
+    vm_config::GetConfig::ROW,
+    vm_guest::GetGuestInfo::ROW,
+    vm_facts::GetHeartbeat::ROW,
+    vm_facts::GetProductInfo::ROW,
+    vm_question::GetQuestion::ROW,
+    vm_facts::GetRemoteConnections::ROW,
+    vm_config::GetResource::ROW,
+    vm_facts::GetRunAsUser::ROW,
+    vm_facts::GetState::ROW,
+    vm_facts::GetToolsLastActive::ROW,
+    vm_facts::GetUptime::ROW,
+    vm_snapshot::HasSnapshot::ROW,
     machine::List::ROW,
+    vm_power::Pause::ROW,
+    vm_snapshot::RemoveAllSnapshots::ROW,
+    vm_power::Reset::ROW,
+    vm_power::Resume::ROW,
+    vm_snapshot::RevertToSnapshot::ROW,
+    vm_console::SaveScreenshot::ROW,
+    vm_console::SendKeys::ROW,
+    vm_console::SerialRead::ROW,
+    vm_console::SerialWrite::ROW,
+    vm_config::SetConfig::ROW,
+    vm_guest::SetGuestInfo::ROW,
+    vm_config::SetResource::ROW,
+    vm_power::Start::ROW,
+    vm_power::Stop::ROW,
+    vm_power::Suspend::ROW,
 ];
 
 /// Position of a row in [`TABLE`]; the index of every per-operation array.

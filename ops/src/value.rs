@@ -109,6 +109,19 @@ macro_rules! scalar_elements {
                 out.close(name, mark);
             }
         }
+
+        impl $crate::reader::Item for $type {
+            fn take(
+                input: &mut $crate::reader::Input<'_>,
+                name: &str,
+            ) -> Result<Option<Self>, $crate::Fault> {
+                input.value(name)
+            }
+
+            fn accepts(text: &str) -> bool {
+                <$type as $crate::value::Scalar>::accepts(text)
+            }
+        }
     )*};
 }
 

@@ -52,6 +52,24 @@ struct Many {
     /// Ownership.
     #[field(flat)]
     ownership: Ownership,
+    /// Settings.
+    #[field(list = "settings/setting", max_items = 2)]
+    settings: Option<Vec<Setting>>,
+}
+
+/// A setting.
+#[derive(Clone, Debug, PartialEq, Fragment)]
+#[fragment(request)]
+struct Setting {
+    /// Its key.
+    #[field(alias = "k")]
+    key: String,
+    /// Its number.
+    #[field(default = "7", min = 1, max = 9)]
+    number: i64,
+    /// Its files.
+    #[field(list = "files/file")]
+    files: Option<Vec<HostPath>>,
 }
 
 /// A failure.
@@ -125,6 +143,7 @@ fn a_row_carries_what_was_declared() {
             ("files", "list of text".into(), false, None, None),
             ("contents", "text".into(), false, None, None),
             ("", "group".into(), true, None, None),
+            ("settings", "list of group".into(), false, None, None),
         ]
     );
     assert_eq!(row.request[0].aliases, ["path", "f"]);
@@ -132,6 +151,47 @@ fn a_row_carries_what_was_declared() {
     assert!((row.request[2].accepts)("LSIlogic") && !(row.request[2].accepts)("sata"));
     let shapes: Vec<_> = row.reply[1].nested.iter().map(|field| field.shape).collect();
     assert_eq!(shapes, [Shape::Attribute, Shape::Attribute, Shape::Content]);
+}
+
+#[test]
+fn items_of_a_list_can_be_groups() {
+    let settings = |inside: &str| read(&format!("<file>/a</file>{inside}")).unwrap().settings;
+    let setting = |key: &str, number| Setting { key: key.into(), number, files: None };
+    let two = settings(
+        "<settings> <setting><key>a</key><number>2</number><other><key>x</key></other></setting><!-- -->\
+         <other/><setting><k>b</k></setting></settings>",
+    );
+    assert_eq!(two, Some(vec![setting("a", 2), setting("b", 7)]));
+    // As any list: one item may stand alone, and a wrapper may be empty.
+    assert_eq!(settings("<setting><key>a</key></setting>"), Some(vec![setting("a", 7)]));
+    assert_eq!(settings("<settings/>"), Some(Vec::new()));
+    let files = settings("<setting><key>a</key><files><file>/b</file></files></setting>").unwrap();
+    assert_eq!(files[0].files.as_deref(), Some(&["/b".to_owned().try_into().unwrap()][..]));
+
+    let one =
+        |inside: &str| refusal(&format!("<file>/a</file><settings><setting>{inside}</setting></settings>"));
+    assert_eq!(one(""), "Invalid argument: missing parameter key");
+    assert_eq!(one("<key>a</key><k>b</k>"), "Invalid argument: key: given twice");
+    assert_eq!(one("<key><b/></key>"), "Invalid argument: key: must not contain elements");
+    assert_eq!(one("<key>a</key><number>10</number>"), "Invalid argument: number: must be 1 to 9");
+    assert_eq!(one("<key>a</key>text"), "Invalid argument: setting: text beside its elements");
+    let many = "<setting><key>a</key></setting>".repeat(3);
+    assert_eq!(
+        refusal(&format!("<file>/a</file><settings>{many}</settings>")),
+        "Invalid argument: settings: more than 2 items"
+    );
+    let many = "<setting/>".repeat(257);
+    assert_eq!(
+        read(&format!("<settings>{many}</settings>")),
+        Err(Fault::Malformed(Reason::TooManyItems(256)))
+    );
+    // What is malformed further down decides over the connection.
+    let long = "x".repeat(5000);
+    let text = format!("<settings><setting/></settings><file>/{long}</file>");
+    assert!(matches!(read(&text), Err(Fault::Malformed(_))), "{:?}", read(&text));
+    let field = Many::ROW.request.last().unwrap();
+    assert_eq!(field.nested.iter().map(|field| field.name).collect::<Vec<_>>(), ["key", "number", "files"]);
+    assert!(!(field.accepts)("a") && (field.nested[1].accepts)("7"));
 }
 
 #[test]
@@ -145,6 +205,7 @@ fn absent_parameters_have_their_defaults() {
             files: None,
             contents: None,
             ownership: Ownership { owner: None, attempts: 3 },
+            settings: None,
         })
     );
 }

@@ -30,6 +30,8 @@
 //! it: the core keeps a socket until it was accepted, and hands it to the next process otherwise. It
 //! is sent before the first byte is read, so no request is ever carried out twice.
 
+use handlers::running::{Metrics, Running, ServerEvent};
+use hypervisor::control::{FromVmx, State, ToVmx};
 use link::wire::{Inner, Item, Wire, WireError};
 
 link::messages! {
@@ -267,6 +269,34 @@ link::messages! {
             /// The question.
             ask: Inner<link::security::Ask>,
         },
+        /// Which machines have a process, and how are they?
+        14 = Running {},
+        /// Power a machine on, or resume it. The descriptor is its .vmx, opened for reading at least.
+        15 = StartMachine {
+            /// Path of the .vmx.
+            config: String,
+        } with 1..=1,
+        /// A request for the process of a machine. The descriptor is its .vmx, opened for reading at
+        /// least.
+        16 = AskMachine {
+            /// Path of the .vmx.
+            config: String,
+            /// The request; its number does not matter.
+            ask: Inner<ToVmx>,
+        } with 1..=1,
+        /// Events from a number on, as soon as there is one.
+        17 = WaitForEvents {
+            /// The epoch that the number is of; without, the answer comes at once.
+            epoch: Option<u64>,
+            /// The number.
+            since: u64,
+            /// How long to wait, in milliseconds.
+            timeout: u32,
+            /// At most so many events.
+            max: u32,
+        },
+        /// Numbers.
+        18 = Metrics {},
     }
 }
 
@@ -320,6 +350,37 @@ link::messages! {
         8 = Security {
             /// Its answer.
             answer: Inner<link::security::Answer>,
+        },
+        /// Machines that have a process.
+        9 = Running {
+            /// The machines.
+            machines: Vec<Running>,
+        },
+        /// The state of a machine that was started.
+        10 = State {
+            /// The state.
+            state: State,
+        },
+        /// What the process of a machine answered.
+        11 = Machine {
+            /// One message of it.
+            message: Inner<FromVmx>,
+        },
+        /// Events.
+        12 = Events {
+            /// Changes with every start of the core.
+            epoch: u64,
+            /// The number to ask for next.
+            next: u64,
+            /// Events were missed.
+            lost: bool,
+            /// The events, oldest first.
+            events: Vec<ServerEvent>,
+        },
+        /// Numbers.
+        13 = Metrics {
+            /// The numbers.
+            metrics: Metrics,
         },
     }
 }

@@ -61,6 +61,9 @@ enum Role {
     /// Serves the sessions of one user; started by the core only.
     #[command(hide = true)]
     Session,
+    /// Becomes the process of a machine; started by the core only.
+    #[command(hide = true)]
+    Machine,
 }
 
 /// Runs the program with the arguments of the process.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.role {
         Some(Role::Session) => session::main(),
+        Some(Role::Machine) => core::machines::launch::main(),
         None => core::main(arguments.root.as_deref(), arguments.die_with_parent),
     };
     match result {

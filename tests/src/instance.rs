@@ -412,7 +412,7 @@ fn give(path: &Path, uid: u32, gid: u32) {
 
 fn copy_programs(directory: &Path) {
     std::fs::create_dir_all(directory).expect("a directory in /tmp");
-    for name in ["xtask", "vmserverd", "vmware-authd"] {
+    for name in ["xtask", "vmserverd", "vmware-authd", "vmx"] {
         let copy = directory.join(name);
         if !copy.exists() {
             std::fs::copy(programs::directory().join(name), &copy).expect("a built program");

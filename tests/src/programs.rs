@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The directory with `vmware-authd`, `vmserverd` and `xtask`.
+/// The directory with `vmware-authd`, `vmserverd`, `vmx` and `xtask`.
 ///
 /// `xtask test` names it in `VMSERVERD_BIN_DIR`; under a bare `cargo test` it is built here.
 pub fn directory() -> &'static Path {
@@ -25,7 +25,7 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(repository()).args(["build", "--release", "--quiet"]);
-    command.args(["--package", "authd", "--package", "serverd", "--package", "xtask"]);
+    command.args(["--package", "authd", "--package", "serverd", "--package", "vmx", "--package", "xtask"]);
     command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("cargo starts");
     let output = BufReader::new(child.stdout.take().expect("piped"));

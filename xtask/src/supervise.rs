@@ -249,6 +249,14 @@ async fn stop(authd: &mut Daemon, serverd: &mut Daemon, ends: &mut Ends) -> Resu
             () = until(limit), if killed.is_empty() => killed = kill(&[authd, serverd]),
         }
     }
+    // Machines survive the server on purpose; an instance of ours takes them along.
+    for pid in reap(&[authd, serverd]) {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+        if name.is_ok_and(|name| name.trim_end() == "vmx") {
+            eprintln!("xtask: the machine of process {} is powered off", pid.as_raw_nonzero());
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
     // Helpers end by themselves when their daemon does; give the last of them a moment.
     let limit = Instant::now() + Duration::from_secs(2);
     while !reap(&[authd, serverd]).is_empty() && Instant::now() < limit {

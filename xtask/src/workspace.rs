@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use crate::Result;
 
-/// The two daemons: package and binary.
-pub const DAEMONS: [(&str, &str); 2] = [("authd", "vmware-authd"), ("serverd", "vmserverd")];
+/// The two daemons, and what runs a machine: package and binary. The server looks for the latter beside
+/// itself.
+pub const DAEMONS: [(&str, &str); 3] = [("authd", "vmware-authd"), ("serverd", "vmserverd"), ("vmx", "vmx")];
 
 /// Where the daemons' binaries are.
 #[derive(Debug, Clone)]

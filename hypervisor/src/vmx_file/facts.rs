@@ -3,6 +3,7 @@
 use super::guests::{Guest, guest};
 use super::identifiers::Uuid;
 use super::text::VmxFile;
+use crate::control::Snapshot;
 
 /// Memory where `memsize` is missing, in MiB.
 pub(crate) const MEMORY_DEFAULT_MB: u32 = 32;
@@ -109,6 +110,25 @@ impl VmxFile {
     #[must_use]
     pub fn suspend_state(&self) -> Option<&str> {
         self.get_filled("checkpoint.vmState")
+    }
+
+    /// The snapshots in a machine's list of them (`.vmsd`, the same kind of file), oldest first. Entries
+    /// without a number are passed over, and so is everything after the thousandth.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        let count = self.number("snapshot.numSnapshots").unwrap_or(0).min(1000);
+        let snapshot = |number| {
+            let value = |key: &str| self.get(&format!("snapshot{number}.{key}"));
+            let text = |key| value(key).unwrap_or_default().to_owned();
+            Some(Snapshot {
+                id: value("uid")?.parse().ok()?,
+                name: text("displayName"),
+                description: text("description"),
+                time: value("createTime").and_then(|time| time.parse().ok()).unwrap_or(0),
+                memory: value("filename").is_some_and(|name| !name.is_empty()),
+            })
+        };
+        (0..count).filter_map(snapshot).collect()
     }
 
     /// `guestinfo.NAME`.

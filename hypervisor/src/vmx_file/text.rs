@@ -88,6 +88,28 @@ impl VmxFile {
         self.config.set(key, value);
     }
 
+    /// Removes a key. Whether there was one.
+    pub fn remove(&mut self, key: &str) -> bool {
+        self.config.remove(key)
+    }
+
+    /// Keys and values in the order of the file. Of a key that is there twice only the last, which
+    /// counts, comes.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&str, &str)> {
+        let mut last = std::collections::HashMap::new();
+        let all: Vec<_> = self.config.settings().collect();
+        for (place, (key, _)) in all.iter().enumerate() {
+            last.insert(key.to_ascii_lowercase(), place);
+        }
+        let counts = |place: usize, key: &str| last.get(&key.to_ascii_lowercase()) == Some(&place);
+        all.iter()
+            .enumerate()
+            .filter(|(place, (key, _))| counts(*place, key))
+            .map(|(_, pair)| *pair)
+            .collect()
+    }
+
     /// Sets a boolean.
     pub fn set_flag(&mut self, key: &str, value: bool) {
         self.set(key, if value { "TRUE" } else { "FALSE" });
@@ -134,6 +156,14 @@ mod tests {
         assert_eq!(again.get("ide0:0.fileName"), None);
         assert_eq!(again.get("displayName"), vmx.get("displayName"));
         assert_eq!(again.to_bytes().iter().filter(|&&byte| byte == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn keys_are_listed_once_and_removed_everywhere() {
+        let mut vmx = VmxFile::parse(b"# note\nmemsize = \"64\"\nMemSize = \"128\"\n\na = \"b\"\n");
+        assert_eq!(vmx.settings(), [("MemSize", "128"), ("a", "b")]);
+        assert!(vmx.remove("MEMSIZE") && !vmx.remove("memsize"));
+        assert_eq!(vmx.to_bytes(), b"# note\n\na = \"b\"\n");
     }
 
     proptest! {

@@ -179,7 +179,8 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
                         driver.log(&format!("the control channel: {error}"));
                     }
                     channel = None;
-                    if listener.is_none() {
+                    // A machine goes on; work on snapshots is over.
+                    if listener.is_none() || driver.is_idle() {
                         driver.on_orphaned();
                     }
                 }
@@ -845,6 +846,11 @@ impl Driver {
     }
 
     /// Nobody can reach the machine any more.
+    /// Whether there is neither a machine nor work.
+    fn is_idle(&self) -> bool {
+        self.busy.is_none() && matches!(self.state, State::Off | State::Suspended)
+    }
+
     fn on_orphaned(&mut self) {
         if self.machine.is_none() && self.busy.is_none() {
             self.ended = true;

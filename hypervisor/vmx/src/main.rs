@@ -15,6 +15,7 @@ fn main() -> ExitCode {
 
 fn run() -> std::io::Result<()> {
     vmx::sys::close_from(3)?;
+    rustix::thread::set_name(c"vmx")?;
     let socket = vmx::sys::take_control_descriptor();
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     vmx::vcpu::survive_file_size_limit()?;

@@ -31,7 +31,7 @@ fn one(field: &Field, request: bool) -> TokenStream {
         None => quote! { ::core::option::Option::None },
     };
     let accepts = if request && !matches!(field.place, Place::Flat) {
-        quote! { <#ty as ::ops::value::Scalar>::accepts }
+        quote! { <#ty as ::ops::reader::Item>::accepts }
     } else {
         quote! { ::ops::Field::BASE.accepts }
     };

@@ -83,7 +83,8 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
     })
 }
 
-/// `impl FragmentInput`, for a group that a request may contain in place.
+/// `impl FragmentInput` and `impl Item`, for a group that a request may contain in place or as items of
+/// a list.
 pub fn fragment(model: &Model) -> TokenStream {
     let ident = &model.ident;
     let slots = format_ident!("{ident}Slots");
@@ -121,6 +122,20 @@ pub fn fragment(model: &Model) -> TokenStream {
 
             fn build(slots: Self::Slots) -> ::core::result::Result<Self, ::ops::Fault> {
                 ::core::result::Result::Ok(Self { #(#values),* })
+            }
+        }
+
+        #[automatically_derived]
+        impl ::ops::reader::Item for #ident {
+            fn take(
+                input: &mut ::ops::reader::Input<'_>,
+                name: &str,
+            ) -> ::core::result::Result<::core::option::Option<Self>, ::ops::Fault> {
+                ::ops::reader::Input::group(input, name)
+            }
+
+            fn accepts(_: &str) -> bool {
+                false
             }
         }
     }

@@ -68,7 +68,8 @@ pub fn derive_reply(item: TokenStream) -> TokenStream {
 }
 
 /// Implements `ops::Fragment` and `ops::value::Element`; with `#[fragment(request)]` also
-/// `ops::FragmentInput`.
+/// `ops::FragmentInput` and `ops::reader::Item`, so that a request can have it in place (`flat`) or as
+/// items of a list.
 #[proc_macro_derive(Fragment, attributes(fragment, field))]
 pub fn derive_fragment(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);

@@ -14,7 +14,7 @@
 //!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
 //! * [`security`] passes questions about encryption on to the gateway.
 //! * [`sharing`] asks owners whether their machines use a file.
-//! * [`machines`] knows the running machines.
+//! * [`machines`] starts, knows and finds again the processes of running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
 //! One thread does it all, because all of it is short: a session costs the core four messages in its
@@ -46,7 +46,6 @@ use std::time::Duration;
 use ::link::gateway::{ToAuthd, ToServerd};
 use ::link::identity::for_log;
 use ::link::{Layout, Outbox, Settings};
-use hypervisor::event_log::LogRights;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,7 +55,11 @@ use tokio::time::Instant;
 use self::admission::Admission;
 use self::inventory::Inventory;
 use self::link::LinkEvent;
+use self::machines::Program;
+use self::machines::process::{MachineEvent, MachineId};
+use self::machines::records::Records;
 use self::processes::{ProcessEvent, ProcessId};
+use self::proof::Proven;
 use self::questions::{Asker, Shared};
 use self::store::{Places, Store};
 use self::supervisor::{Supervisor, Template};
@@ -99,14 +102,18 @@ pub enum Event {
     Link(LinkEvent),
     /// From a session process.
     Process(ProcessId, ProcessEvent),
+    /// From a machine process.
+    Machine(MachineId, MachineEvent),
+    /// Somebody has waited for events.
+    EventsWaited(Asker),
     /// The right that a question needs was looked at.
     Proven {
         /// Who asks.
         asker: Asker,
         /// The question.
         ask: Ask,
-        /// Whether the caller has it, and then who may read the machine's event log.
-        proven: Result<Option<LogRights>, ops::Error>,
+        /// Whether the caller has it, and what was found out on the way.
+        proven: Result<Proven, ops::Error>,
     },
     /// It was looked who owns which machine.
     Owners {
@@ -219,7 +226,9 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
         privileges::reduce()?;
     }
     let socket = Settings::path_or(&settings.authd.link, layout.link_socket());
-    let supervisor = Supervisor::new(template, shared, sender.clone());
+    let mut supervisor = Supervisor::new(template, shared, sender.clone());
+    supervisor.machines.program = program(settings)?;
+    supervisor.machines.records = Some(Records::open(&layout.path("/run/vmware/machines"))?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(run(supervisor, admission, socket, sender, events));
     // A proof may wait for a file system that never answers.
@@ -280,6 +289,14 @@ fn template(layout: &Layout, settings: &Settings, level: tracing::Level) -> Temp
     }
 }
 
+/// What runs machines.
+fn program(settings: &Settings) -> io::Result<Program> {
+    let machines = &settings.serverd.machines;
+    let beside = std::env::current_exe()?.with_file_name("vmx");
+    let vmx = Settings::path_or(&machines.vmx, beside).to_string_lossy().into_owned();
+    Ok(Program { vmx, firmware: machines.firmware.clone() })
+}
+
 fn admission(layout: &Layout, settings: &Settings) -> Admission {
     let sessions = &settings.serverd.sessions;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -305,8 +322,10 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     notify(&[NotifyState::Status("waiting for vmware-authd")]);
-    tokio::spawn(link::keep(socket, sender));
     let mut core = Core { supervisor, admission, link: None, ready: false };
+    // Before anybody can ask about them.
+    core.supervisor.adopt_machines().await;
+    tokio::spawn(link::keep(socket, sender));
     // What an earlier run left half done.
     core.supervisor.clean_up();
     loop {
@@ -365,12 +384,16 @@ impl Core {
             }
             Event::Link(LinkEvent::Message(message, fds)) => self.gateway(message, fds),
             Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
+            Event::Machine(id, event) => self.supervisor.machine_event(id, event),
+            Event::EventsWaited(asker) => self.supervisor.events_waited(asker),
             Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
             Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
             Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
             Event::Stored(results) => self.supervisor.stored(results),
             Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }
+        // Before anybody can read an answer that says otherwise.
+        self.supervisor.publish_running();
     }
 
     /// Obeys the gateway.

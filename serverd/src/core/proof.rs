@@ -15,15 +15,28 @@ use ops::{Error, ErrorCode};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fgetxattr, fstat, stat};
 use rustix::io::Errno;
 
+use super::machines::launch::Launch;
+
 /// What is to be proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// r: the caller may see the machine.
     See,
+    /// rx: the caller may work with it. Root may when anybody may execute it.
+    Operate,
     /// rwx: the caller may do everything with it.
     Administer,
     /// rwx, or, when the .vmx is gone, the right to change the nearest directory above it.
     Unregister,
+}
+
+/// What was found out besides the right.
+#[derive(Debug, Default)]
+pub struct Proven {
+    /// Who may read the machine's event log; nobody is told of when the .vmx is gone.
+    pub rights: Option<LogRights>,
+    /// What starting it takes, where that was asked for.
+    pub launch: Option<Launch>,
 }
 
 /// Whose right it is.
@@ -71,6 +84,15 @@ fn of_file(need: Need, claimant: &Claimant, config: &str, fd: &OwnedFd, facts: &
     };
     if !reads {
         return Err(denied());
+    }
+    if need == Need::Operate {
+        let acl = acl(fd);
+        let executes = if claimant.uid == 0 {
+            facts.st_mode & 0o111 != 0 || acl.iter().any(|entry| entry.1 & 1 != 0)
+        } else {
+            may(claimant, facts, &acl, 1)
+        };
+        return if executes { Ok(()) } else { Err(denied()) };
     }
     if need == Need::See || claimant.uid == 0 {
         return Ok(());
@@ -221,6 +243,12 @@ mod tests {
             set_permissions(&path, Permissions::from_mode(0o710)).unwrap();
         }
         assert_eq!(code(prove(Need::Administer, &who, config, &both())), Ok(()));
+        assert_eq!(code(prove(Need::Operate, &who, config, &read())), Ok(()));
+        assert_eq!(code(prove(Need::Operate, &claimant(0), config, &read())), Ok(()));
+        set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(code(prove(Need::Operate, &who, config, &read())), Err(-4));
+        assert_eq!(code(prove(Need::Operate, &claimant(0), config, &read())), Err(-4));
+        set_permissions(&path, Permissions::from_mode(0o710)).unwrap();
         assert_eq!(code(prove(Need::Administer, &claimant(0), config, &read())), Ok(()));
         let other: OwnedFd = File::open(&other).unwrap().into();
         assert_eq!(code(prove(Need::See, &who, config, &other)), Err(-11));

@@ -10,18 +10,22 @@ use std::time::Duration;
 
 use ::link::vm_list;
 use ::link::wire::{Inner, Message};
+use handlers::running::Happened;
+use hypervisor::control::Begin;
 use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 use rustix::io::Errno;
 
 use super::inventory::Inventory;
 use super::journal::Partial;
+use super::machines::launch::Launch;
+use super::machines::requests;
 use super::processes::ProcessId;
-use super::proof::{self, Claimant, Need};
+use super::proof::{self, Claimant, Need, Proven};
 use super::store::{Failed, List, Results, Store, Work};
 use super::supervisor::Supervisor;
 use super::tasks::{Orphan, Tasks};
-use super::{Event as Happened, tasks};
+use super::{Event as Happening, tasks};
 use crate::channel::{Answer, Ask, Change, SessionFacts, TaskFacts, ToSession};
 
 /// Bytes of text that go into one message.
@@ -158,6 +162,24 @@ impl Supervisor {
                 let config = config.clone();
                 self.claim(process, question, Need::See, config, ask, fds.pop())
             }
+            Ask::Running {} => self.tell_running(asker),
+            Ask::StartMachine { ref config } => {
+                let config = config.clone();
+                self.claim(process, question, Need::Operate, config, ask, fds.pop())
+            }
+            Ask::AskMachine { ref config, ask: ref request } => {
+                let (config, need) = (config.clone(), requests::need(&request.0));
+                self.claim(process, question, need, config, ask, fds.pop())
+            }
+            Ask::WaitForEvents { epoch, since, timeout, max } => {
+                let wanted = epoch.map(|epoch| (epoch, since));
+                self.wait_for_events(asker, wanted, Duration::from_millis(u64::from(timeout)), max);
+                Ok(())
+            }
+            Ask::Metrics {} => {
+                let metrics = self.metrics();
+                self.answer(asker, Answer::Metrics { metrics })
+            }
         }
     }
 
@@ -176,7 +198,7 @@ impl Supervisor {
         let _ = self.answer_or(asker, result);
     }
 
-    fn answer_in_pieces<T>(
+    pub(super) fn answer_in_pieces<T>(
         &self,
         asker: Asker,
         pieces: Vec<(Vec<T>, bool)>,
@@ -234,7 +256,7 @@ impl Supervisor {
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(STOP_WITHIN).await;
-            let _ = events.send(Happened::StopWaited { task, asker }).await;
+            let _ = events.send(Happening::StopWaited { task, asker }).await;
         });
         Ok(())
     }
@@ -350,23 +372,37 @@ impl Supervisor {
         let claimant = Claimant { uid, groups };
         let events = self.events.clone();
         tokio::task::spawn_blocking(move || {
-            let proven = proof::prove(need, &claimant, &config, &fd);
+            let proven = proof::prove(need, &claimant, &config, &fd).and_then(|rights| {
+                let begin = match &ask {
+                    Ask::StartMachine { .. } => Some(Begin::PowerOn),
+                    Ask::AskMachine { ask, .. } if requests::is_maintenance(&ask.0) => {
+                        Some(Begin::Maintenance)
+                    }
+                    _ => None,
+                };
+                let launch = begin.map(|begin| Launch::prepare(&fd, begin)).transpose()?;
+                Ok(Proven { rights, launch })
+            });
             drop(fd);
             let _ =
-                events.blocking_send(Happened::Proven { asker: Asker { process, question }, ask, proven });
+                events.blocking_send(Happening::Proven { asker: Asker { process, question }, ask, proven });
         });
     }
 
     /// A proof has been tried.
-    pub fn proven(&mut self, asker: Asker, ask: Ask, proven: Result<Option<LogRights>, Error>) {
+    pub fn proven(&mut self, asker: Asker, ask: Ask, proven: Result<Proven, Error>) {
         if let Some(claims) = self.claims(asker.process) {
             claims.proving = false;
         }
         self.next_proof(asker.process);
-        let rights = match (proven, &ask) {
-            (Ok(rights), _) => rights,
+        let Proven { rights, launch } = match (proven, &ask) {
+            (Ok(proven), _) => proven,
             // As if it were not registered, since to this caller it is not.
             (Err(_), Ask::Attach { config, .. } | Ask::Who { config }) => {
+                let error = Error::not_registered(config);
+                return self.settle(asker, Err(error));
+            }
+            (Err(_), Ask::AskMachine { config, ask }) if requests::need(&ask.0) == Need::See => {
                 let error = Error::not_registered(config);
                 return self.settle(asker, Err(error));
             }
@@ -392,6 +428,10 @@ impl Supervisor {
                 if self.machines.connected().any(|running| running == config) {
                     return self.settle(asker, Err(Error::state_conflict("unregister", "on")));
                 }
+                if self.machines.is_busy(&config) {
+                    let error = Error::with(ErrorCode::VmBusy, "another operation on it is under way");
+                    return self.settle(asker, Err(error));
+                }
                 if !self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
                 {
                     return self.settle(asker, Err(Error::no_such_vm()));
@@ -410,6 +450,8 @@ impl Supervisor {
                 let pieces = in_pieces(users.into_iter(), |user| 32 + user.name.len() + user.address.len());
                 let _ = self.answer_in_pieces(asker, pieces, |users| Answer::Users { users });
             }
+            Ask::StartMachine { config } => self.start_machine(asker, &config, launch, rights),
+            Ask::AskMachine { config, ask } => self.ask_machine(asker, &config, ask.0, launch, rights),
             _ => {}
         }
     }
@@ -473,6 +515,7 @@ impl Supervisor {
                     tracing::info!("{config} is registered by {}", self.name(asker.process));
                     self.shared.inventory.put(&config, private);
                     self.log_event(asker, &config, rights, "Virtual machine registered.");
+                    self.announce(None, &config, Happened::Registered {});
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
@@ -483,12 +526,15 @@ impl Supervisor {
                     self.shared.inventory.remove(&config);
                     self.under_way.attached.remove(&config);
                     self.log_event(asker, &config, rights, "Virtual machine unregistered.");
+                    self.announce(None, &config, Happened::Unregistered {});
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
             AfterStore::Begun { asker, task } => {
                 if result.is_err() {
                     self.shared.tasks.withdraw(task);
+                } else {
+                    self.announce_task(asker.process, task);
                 }
                 self.settle(asker, result.map(|()| Answer::Number { number: task }));
             }

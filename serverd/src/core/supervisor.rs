@@ -388,6 +388,7 @@ impl Supervisor {
             ToCore::TaskEnded { task, end, done, total } => {
                 self.shared.tasks.ended(id, task, end, done, total)?;
                 self.tasks_changed();
+                self.announce_task(id, task);
             }
             ToCore::Cleaned { task, left } => {
                 self.shared.tasks.cleaned(id, task, &left)?;
@@ -450,10 +451,22 @@ impl Supervisor {
         Some(SessionFacts { name: live.name.to_string(), time: live.since, address: live.peer.to_string() })
     }
 
+    /// Lets session processes know whether there is any running machine to ask about.
+    pub fn publish_running(&self) {
+        let count = self.machines.connected().count();
+        self.shared.inventory.publish_running(count as u64);
+    }
+
     /// Requests answered since start, over all users.
     #[must_use]
     pub fn request_count(&self) -> u64 {
         self.tally.total(self.processes.values().map(|process| &process.counter))
+    }
+
+    /// Session processes, and sessions.
+    pub(super) fn session_counts(&self) -> (u64, u64) {
+        let sessions = self.processes.values().map(|process| process.live.len() + process.on_the_way.len());
+        (self.processes.len() as u64, sessions.sum::<usize>() as u64)
     }
 
     /// The process gets no new sessions; the next one of its user starts another.
@@ -515,6 +528,7 @@ impl Supervisor {
     /// Tells every process to finish its requests in flight and exit. No new one is started.
     pub fn finish(&mut self) {
         self.stopping = true;
+        self.announce(None, "", handlers::running::Happened::Stopping {});
         self.current.clear();
         for process in self.processes.values() {
             if process.handles.outbox.push(ToSession::Finish {}, Vec::new()).is_err() {

@@ -4,15 +4,18 @@
 //! pieces. When the core is gone, everybody who waits is told. What goes over the channel is
 //! [`crate::channel`]'s; what handlers see is [`handlers::Core`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use handlers::registered::Registered;
+use handlers::running::{EventBatch, Metrics, Running};
 use handlers::tasks::{NewTask, State, Status, Work};
 use handlers::{Answer as Later, ConnectedUser, Core, Failure};
+use hypervisor::control::{self, FromVmx, ToVmx};
 use link::Outbox;
 use link::wire::Inner;
 use ops::{Error, ErrorCode};
@@ -40,6 +43,8 @@ pub struct CoreLink {
     outbox: Outbox<ToCore>,
     waiting: Mutex<Waiting>,
     inventory: Copy,
+    /// How many machines have a process.
+    running: &'static AtomicU64,
     tasks: Arc<Tasks>,
 }
 
@@ -68,10 +73,12 @@ impl std::fmt::Debug for Asker {
 
 impl CoreLink {
     /// Asks through `outbox`; answers must be given to [`CoreLink::answer`]. `news` is the page in
-    /// which the core publishes the version of the inventory.
+    /// which the core publishes the version of the inventory and the number of running machines.
     #[must_use]
-    pub fn new(outbox: Outbox<ToCore>, news: &'static AtomicU64) -> Self {
-        CoreLink { outbox, waiting: Mutex::default(), inventory: Copy::new(news), tasks: Arc::default() }
+    pub fn new(outbox: Outbox<ToCore>, news: [&'static AtomicU64; 2]) -> Self {
+        let [version, running] = news;
+        let inventory = Copy::new(version);
+        CoreLink { outbox, waiting: Mutex::default(), inventory, running, tasks: Arc::default() }
     }
 
     /// The tasks that were started through this link.
@@ -316,6 +323,77 @@ impl Core for CoreLink {
             Ok(asked.await?.into_iter().flat_map(users).map(user).collect())
         })
     }
+
+    fn running(&self) -> Later<'_, Arc<BTreeMap<String, Running>>> {
+        if self.running.load(Ordering::Acquire) == 0 {
+            return Box::pin(async { Ok(Arc::default()) });
+        }
+        let asked = self.ask(Ask::Running {}, Vec::new(), None);
+        Box::pin(async move {
+            let machines = |piece| match piece {
+                Answer::Running { machines } => machines,
+                _ => Vec::new(),
+            };
+            let machines = asked.await?.into_iter().flat_map(machines);
+            Ok(Arc::new(machines.map(|machine| (machine.config.clone(), machine)).collect()))
+        })
+    }
+
+    fn start_machine(&self, config: &str, vmx: OwnedFd) -> Later<'_, control::State> {
+        let asked = self.ask(Ask::StartMachine { config: config.to_owned() }, vec![vmx], None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::State { state }) => Ok(state),
+                _ => Err(beside("no state")),
+            }
+        })
+    }
+
+    fn ask_machine(&self, config: &str, vmx: OwnedFd, ask: ToVmx) -> Later<'_, Vec<FromVmx>> {
+        let ask = Ask::AskMachine { config: config.to_owned(), ask: Inner(ask) };
+        let asked = self.ask(ask, vec![vmx], None);
+        Box::pin(async move {
+            let message = |piece| match piece {
+                Answer::Machine { message } => Some(message.0),
+                _ => None,
+            };
+            Ok(asked.await?.into_iter().filter_map(message).collect())
+        })
+    }
+
+    fn wait_for_events(
+        &self,
+        wanted: Option<(u64, u64)>,
+        timeout: Duration,
+        max: u32,
+    ) -> Later<'_, EventBatch> {
+        let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let (epoch, since) = (wanted.map(|wanted| wanted.0), wanted.map_or(0, |wanted| wanted.1));
+        let asked = self.ask(Ask::WaitForEvents { epoch, since, timeout, max }, Vec::new(), None);
+        Box::pin(async move {
+            let mut batch: Option<EventBatch> = None;
+            for piece in asked.await? {
+                let Answer::Events { epoch, next, lost, events } = piece else {
+                    return Err(beside("no events"));
+                };
+                match &mut batch {
+                    Some(batch) => batch.events.extend(events),
+                    None => batch = Some(EventBatch { epoch, next, lost, events }),
+                }
+            }
+            batch.ok_or_else(|| beside("nothing"))
+        })
+    }
+
+    fn metrics(&self) -> Later<'_, Metrics> {
+        let asked = self.ask(Ask::Metrics {}, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Metrics { metrics }) => Ok(metrics),
+                _ => Err(beside("no numbers")),
+            }
+        })
+    }
 }
 
 #[cfg(test)]
@@ -323,7 +401,7 @@ mod tests {
     use super::*;
 
     fn link() -> CoreLink {
-        CoreLink::new(Outbox::new(8), Box::leak(Box::new(AtomicU64::new(1))))
+        CoreLink::new(Outbox::new(8), [1, 0].map(|number| &*Box::leak(Box::new(AtomicU64::new(number)))))
     }
 
     #[tokio::test]

@@ -1,14 +1,18 @@
 //! Connections over socket pairs, inside one process.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use handlers::registered::Registered;
+use handlers::running::{EventBatch, Metrics, Running};
 use handlers::tasks::{NewTask, Status, Work};
 use handlers::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
+use hypervisor::control::{FromVmx, State, ToVmx};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -73,6 +77,21 @@ impl Core for TestCore {
         nothing()
     }
     fn connected_users(&self, _: &str, _: OwnedFd) -> Answer<'_, Vec<ConnectedUser>> {
+        nothing()
+    }
+    fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>> {
+        nothing()
+    }
+    fn start_machine(&self, _: &str, _: OwnedFd) -> Answer<'_, State> {
+        nothing()
+    }
+    fn ask_machine(&self, _: &str, _: OwnedFd, _: ToVmx) -> Answer<'_, Vec<FromVmx>> {
+        nothing()
+    }
+    fn wait_for_events(&self, _: Option<(u64, u64)>, _: Duration, _: u32) -> Answer<'_, EventBatch> {
+        nothing()
+    }
+    fn metrics(&self) -> Answer<'_, Metrics> {
         nothing()
     }
 }

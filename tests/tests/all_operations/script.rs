@@ -181,15 +181,95 @@ pub const SCRIPT: &[Entry] = &[
     ask("dec", &[], "<number>42</number>"),
     ask("div", &[], "<dividend>84</dividend><divisor>2</divisor>"),
     ask("inc", &[], "<number>42</number>"),
-    // Extensions.
+    // Extensions. Whether a machine can be started depends on the host: those requests are wrong ones.
     ask("TaskManager_ListTasks", &[Prop::Task], "<all>1</all>"),
+    ask("VMServerd_GetMetrics", &[], ""),
+    ask("VMServerd_GetResource", &[], "<name>system.cpu.number</name>"),
+    ask("VMServerd_WaitForEvents", &[], "<timeout>0</timeout>"),
+    ask(
+        "VM_AnswerQuestion",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><id>1</id><choice>0</choice>",
+    ),
     ask(
         "VM_Create",
         &[],
         "<displayName>New</displayName><config>{work}/New/New.vmx</config><guestOS>ubuntu</guestOS>\
          <memoryMb>128</memoryMb><diskSize>1073741824</diskSize>",
     ),
+    ask(
+        "VM_CreateSnapshot",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><memory>perhaps</memory>",
+    ),
+    ask(
+        "VM_DeviceConnect",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><device>ethernet0</device>",
+    ),
+    ask(
+        "VM_DeviceDisconnect",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><device>ide0:0</device>",
+    ),
+    ask(
+        "VM_DeviceIsConnected",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><device>ethernet0</device>",
+    ),
+    ask("VM_GetCapabilities", &[Prop::Registered], WEB),
+    ask("VM_GetConfig", &[Prop::Registered], "<config>{work}/web/web.vmx</config><key>memsize</key>"),
+    ask("VM_GetGuestInfo", &[Prop::Registered], "<config>{work}/web/web.vmx</config><key>ip</key>"),
+    ask("VM_GetHeartbeat", &[Prop::Registered], WEB),
+    ask("VM_GetProductInfo", &[Prop::Registered], WEB),
+    ask("VM_GetQuestion", &[Prop::Registered], WEB),
+    ask("VM_GetRemoteConnections", &[Prop::Registered], WEB),
+    ask("VM_GetResource", &[Prop::Registered], "<config>{work}/web/web.vmx</config><name>cpu.shares</name>"),
+    ask("VM_GetRunAsUser", &[Prop::Registered], WEB),
+    ask("VM_GetState", &[Prop::Registered], WEB),
+    ask("VM_GetToolsLastActive", &[Prop::Registered], WEB),
+    ask("VM_GetUptime", &[Prop::Registered], WEB),
+    ask("VM_HasSnapshot", &[Prop::Registered], WEB),
     ask("VM_List", &[Prop::Registered], ""),
+    ask("VM_Pause", &[Prop::Registered], WEB),
+    ask(
+        "VM_RemoveAllSnapshots",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><background>perhaps</background>",
+    ),
+    ask("VM_Reset", &[Prop::Registered], WEB),
+    ask("VM_Resume", &[Prop::Registered], WEB),
+    ask(
+        "VM_RevertToSnapshot",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><snapshotId>first</snapshotId>",
+    ),
+    ask("VM_SaveScreenshot", &[Prop::Registered], WEB),
+    ask("VM_SendKeys", &[Prop::Registered], "<config>{work}/web/web.vmx</config><text>ls\n</text>"),
+    ask("VM_SerialRead", &[Prop::Registered], WEB),
+    ask(
+        "VM_SerialWrite",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><contents>ls\n</contents>",
+    ),
+    ask(
+        "VM_SetConfig",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><settings><setting><key>memsize</key><value>512</value></setting><setting><key>annotation</key><value>Web server</value></setting></settings>",
+    ),
+    ask(
+        "VM_SetGuestInfo",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><key>role</key><value>web</value>",
+    ),
+    ask(
+        "VM_SetResource",
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><name>cpu.shares</name><value>1000</value>",
+    ),
+    ask("VM_Start", &[Prop::Registered], "<config>{work}/web/web.vmx</config><mode>gently</mode>"),
+    ask("VM_Stop", &[Prop::Registered], "<config>{work}/web/web.vmx</config><mode>soft</mode>"),
+    ask("VM_Suspend", &[Prop::Registered], WEB),
 ];
 
 /// What else is shown.
@@ -283,6 +363,36 @@ pub const ALSO: &[Also] = &[
         "<displayName>Web</displayName><config>{work}/web/web.vmx</config>",
     ),
     also("VM_List", "Paths only", Who::Owner, &[Prop::Registered], "<details>0</details>"),
+    also("VM_GetConfig", "All keys", Who::Owner, &[Prop::Registered], WEB),
+    also(
+        "VM_GetConfig",
+        "A key that is not there",
+        Who::Owner,
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><key>sound.present</key>",
+    ),
+    also(
+        "VM_SetConfig",
+        "A key that can be none: nothing is changed",
+        Who::Owner,
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><settings><setting><key>annotation</key><value>x</value></setting>\
+         <setting><key>two words</key><value>x</value></setting></settings>",
+    ),
+    also(
+        "VM_DeviceConnect",
+        "A device that the machine does not have",
+        Who::Owner,
+        &[Prop::Registered],
+        "<config>{work}/web/web.vmx</config><device>floppy1</device>",
+    ),
+    also(
+        "VMServerd_GetResource",
+        "A figure that there is not",
+        Who::Owner,
+        &[],
+        "<name>system.disk.size</name>",
+    ),
     also("div", "By zero", Who::Owner, &[], "<dividend>84</dividend><divisor>0</divisor>"),
     also("inc", "No number", Who::Owner, &[], "<number>forty-two</number>"),
 ];

@@ -111,6 +111,11 @@ fn stable(op: &str, node: Node<'_, '_>, text: &str) -> Option<&'static str> {
         ("VMServerd_GetProductInfo", "version") if parent == "implementation" => {
             ("{version}", text == env!("CARGO_PKG_VERSION"))
         }
+        ("VMServerd_GetResource", "value") => ("{number}", number && text != "0"),
+        ("VMServerd_WaitForEvents", "epoch" | "next") => ("{number}", number),
+        ("VMServerd_GetMetrics", "contents") => {
+            ("{metrics}", text.starts_with("# TYPE ") && text.ends_with("\n# EOF\n"))
+        }
         ("Directory_GetSpaceUsage", "size") => ("{bytes}", number),
         // How large a directory is depends on the file system.
         (_, "size") if parent == "entry" && beside("type") == Some("directory") => ("{bytes}", number),

@@ -1,0 +1,220 @@
+//! Machines that have a process, and what happens on the server, as handlers see it.
+
+use hypervisor::control::{State, Status};
+use link::wire::{Inner, Item, Wire, WireError};
+
+/// A machine that has a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Path of its .vmx.
+    pub config: String,
+    /// Number of this run; never used twice while the server runs.
+    pub id: u64,
+    /// Process id.
+    pub pid: u32,
+    /// When it was powered on or resumed, Unix seconds; when its process was found, after a restart
+    /// of the server, less its time since power on.
+    pub started: i64,
+    /// What it used of one host processor in the last seconds; 200 is two whole ones.
+    pub cpu_percent: u32,
+    /// Consoles that came through the gateway.
+    pub remote_connections: u32,
+    /// How it is.
+    pub status: Status,
+}
+
+link::messages! {
+    /// What has happened.
+    pub enum Happened {
+        /// A machine was registered.
+        1 = Registered {},
+        /// A machine was unregistered.
+        2 = Unregistered {},
+        /// A machine has another state.
+        3 = State {
+            /// Before.
+            from: State,
+            /// Now.
+            to: State,
+        },
+        /// A machine was paused, or goes on.
+        4 = Paused { /// Standing still now.
+                     paused: bool },
+        /// A machine asks something.
+        5 = Question { /// Number of the question.
+                       id: u32 },
+        /// The .vmx of a machine was changed.
+        6 = Config { /// Which key.
+                     key: String },
+        /// A guest variable was set.
+        7 = GuestInfo { /// Its name without `guestinfo.`
+                        key: String },
+        /// A device was plugged in or out.
+        8 = Device {
+            /// Its name in the .vmx.
+            device: String,
+            /// In or out.
+            connected: bool,
+        },
+        /// Snapshots of a machine were made or removed.
+        9 = Snapshot {},
+        /// A task has another state. Only its owner and administrators are told.
+        10 = Task {
+            /// Number of the task.
+            task: u64,
+            /// `running`, `done`, `failed` or `stopped`.
+            state: String,
+            /// How much of it is done.
+            percent: u32,
+        },
+        /// The server is stopping.
+        11 = Stopping {},
+    }
+}
+
+impl Happened {
+    /// The name of this type of event, such as `vm.state`.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Happened::Registered {} => "vm.registered",
+            Happened::Unregistered {} => "vm.unregistered",
+            Happened::State { .. } => "vm.state",
+            Happened::Paused { .. } => "vm.paused",
+            Happened::Question { .. } => "vm.question",
+            Happened::Config { .. } => "vm.config",
+            Happened::GuestInfo { .. } => "vm.guestinfo",
+            Happened::Device { .. } => "vm.device",
+            Happened::Snapshot {} => "vm.snapshot",
+            Happened::Task { .. } => "task.state",
+            Happened::Stopping {} => "server.stopping",
+        }
+    }
+}
+
+/// An event of the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerEvent {
+    /// Its number; each event has the one after that of the event before.
+    pub sequence: u64,
+    /// Unix seconds.
+    pub time: i64,
+    /// Path of the .vmx; empty for events that are of no machine.
+    pub config: String,
+    /// What has happened.
+    pub what: Happened,
+}
+
+/// Events, and where to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventBatch {
+    /// Changes with every start of the server.
+    pub epoch: u64,
+    /// The sequence number to ask for next.
+    pub next: u64,
+    /// Events were missed.
+    pub lost: bool,
+    /// The events, oldest first. Those of machines are of every machine, whoever may read it.
+    pub events: Vec<ServerEvent>,
+}
+
+/// Numbers that the core knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Requests answered since start.
+    pub requests: u64,
+    /// Sessions that are open.
+    pub sessions: u64,
+    /// Session processes.
+    pub session_processes: u64,
+    /// Tasks that run.
+    pub tasks_running: u64,
+    /// Tasks done and not forgotten.
+    pub tasks_done: u64,
+    /// Tasks failed and not forgotten.
+    pub tasks_failed: u64,
+    /// Tasks stopped and not forgotten.
+    pub tasks_stopped: u64,
+    /// Registered machines.
+    pub registered: u64,
+    /// Machines that are on and not paused.
+    pub on: u64,
+    /// Machines that are on and paused.
+    pub paused: u64,
+    /// Machines that wait for an answer.
+    pub stuck: u64,
+}
+
+/// Gives a struct a wire form: its fields, one after the other.
+macro_rules! wire {
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        impl Wire for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                $( self.$field.put(out); )*
+            }
+            fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+                Ok($name { $( $field: Wire::take(input)? ),* })
+            }
+        }
+        impl Item for $name {
+            const LEAST: usize = 4;
+        }
+    };
+}
+wire!(Running { config, id, pid, started, cpu_percent, remote_connections, status });
+wire!(Metrics {
+    requests,
+    sessions,
+    session_processes,
+    tasks_running,
+    tasks_done,
+    tasks_failed,
+    tasks_stopped,
+    registered,
+    on,
+    paused,
+    stuck,
+});
+
+impl Wire for ServerEvent {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.sequence.put(out);
+        self.time.put(out);
+        self.config.put(out);
+        Inner(self.what.clone()).put(out);
+    }
+    fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+        Ok(ServerEvent {
+            sequence: Wire::take(input)?,
+            time: Wire::take(input)?,
+            config: Wire::take(input)?,
+            what: Inner::take(input)?.0,
+        })
+    }
+}
+
+impl Item for ServerEvent {
+    const LEAST: usize = 4;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_back() {
+        let events = vec![
+            ServerEvent {
+                sequence: 7,
+                time: -1,
+                config: "/a.vmx".into(),
+                what: Happened::State { from: State::Off, to: State::On },
+            },
+            ServerEvent { sequence: 8, time: 2, config: String::new(), what: Happened::Stopping {} },
+        ];
+        let mut bytes = Vec::new();
+        events.put(&mut bytes);
+        assert_eq!(Vec::<ServerEvent>::take(&mut bytes.as_slice()), Ok(events));
+        assert_eq!(Happened::Stopping {}.type_name(), "server.stopping");
+    }
+}

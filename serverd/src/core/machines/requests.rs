@@ -1,0 +1,839 @@
+//! What is asked of machines, and what their answers and events mean.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use ::link::identity::for_log;
+use ::link::wire::{Inner, MAX_MESSAGE, Message};
+use handlers::running::{Happened, Metrics};
+use hypervisor::control::{FromVmx, Severity, State, ToVmx};
+use hypervisor::event_log::{Event, EventKind, LogRights};
+use ops::{Error, ErrorCode};
+
+use super::events::{MAX_WAIT, Wanted};
+use super::launch::{Launch, Orders, START};
+use super::process::{self, MachineEvent, MachineId};
+use super::records::Record;
+use super::usage::stat_field;
+use super::{Machine, Next, Pending, Purpose, bounded, cut};
+use crate::channel::{Answer, TaskEnd};
+use crate::core::Event as Happening;
+use crate::core::proof::Need;
+use crate::core::questions::{Asker, in_pieces};
+use crate::core::store::Work;
+use crate::core::supervisor::Supervisor;
+use crate::core::tasks::unix_now;
+
+/// Requests that one machine may have under way.
+const MAX_UNDER_WAY: usize = 1024;
+
+/// Most pieces of one answer.
+const MAX_PIECES: usize = 1024;
+
+/// Most events in one answer.
+const MAX_EVENTS: u32 = 10_000;
+
+/// When a machine that has just been started is looked at again: it has found out by then how the host
+/// runs it.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// The right that a request takes.
+#[must_use]
+pub fn need(ask: &ToVmx) -> Need {
+    match ask {
+        ToVmx::SerialRead { .. }
+        | ToVmx::Screenshot { .. }
+        | ToVmx::GetGuestInfo { .. }
+        | ToVmx::GetStatus { .. }
+        | ToVmx::ListSnapshots { .. } => Need::See,
+        _ => Need::Operate,
+    }
+}
+
+/// Whether a request can be carried out on a machine that is off, by a process that does nothing else.
+#[must_use]
+pub fn is_maintenance(ask: &ToVmx) -> bool {
+    matches!(
+        ask,
+        ToVmx::CreateSnapshot { .. }
+            | ToVmx::RevertToSnapshot { .. }
+            | ToVmx::RemoveAllSnapshots { .. }
+            | ToVmx::ListSnapshots { .. }
+    )
+}
+
+/// What scripts read for a request.
+fn verb(ask: &ToVmx) -> &'static str {
+    match ask {
+        ToVmx::Start { .. } => "start",
+        ToVmx::Stop { .. } => "stop",
+        ToVmx::Reset { .. } => "reset",
+        ToVmx::Suspend { .. } => "suspend",
+        ToVmx::Pause { .. } => "pause",
+        ToVmx::Resume { .. } => "resume",
+        ToVmx::CreateSnapshot { .. } => "create snapshot",
+        ToVmx::RevertToSnapshot { .. } => "revert to snapshot",
+        ToVmx::RemoveAllSnapshots { .. } => "remove snapshots",
+        ToVmx::ListSnapshots { .. } => "list snapshots",
+        ToVmx::Connect { connected: true, .. } => "connect device",
+        ToVmx::Connect { .. } => "disconnect device",
+        ToVmx::Answer { .. } => "answer",
+        ToVmx::SerialRead { .. } => "read serial port",
+        ToVmx::SerialWrite { .. } => "write serial port",
+        ToVmx::Keys { .. } => "type keys",
+        ToVmx::Screenshot { .. } => "save screenshot",
+        ToVmx::GetGuestInfo { .. } => "get guest info",
+        ToVmx::SetGuestInfo { .. } => "set guest info",
+        ToVmx::GetStatus { .. } => "get status",
+    }
+}
+
+/// The request with another number; `None` for a start, which only the core asks for.
+fn numbered(mut ask: ToVmx, number: u32) -> Option<ToVmx> {
+    match &mut ask {
+        ToVmx::Start { .. } => return None,
+        ToVmx::Stop { request, .. }
+        | ToVmx::Reset { request, .. }
+        | ToVmx::Suspend { request, .. }
+        | ToVmx::Pause { request }
+        | ToVmx::Resume { request }
+        | ToVmx::CreateSnapshot { request, .. }
+        | ToVmx::RevertToSnapshot { request, .. }
+        | ToVmx::RemoveAllSnapshots { request }
+        | ToVmx::ListSnapshots { request }
+        | ToVmx::Connect { request, .. }
+        | ToVmx::Answer { request, .. }
+        | ToVmx::SerialRead { request, .. }
+        | ToVmx::SerialWrite { request, .. }
+        | ToVmx::Keys { request, .. }
+        | ToVmx::Screenshot { request }
+        | ToVmx::GetGuestInfo { request, .. }
+        | ToVmx::SetGuestInfo { request, .. }
+        | ToVmx::GetStatus { request } => *request = number,
+    }
+    Some(ask)
+}
+
+/// Number of the request that a message answers; `None` for an event.
+fn answered(message: &FromVmx) -> Option<u32> {
+    match message {
+        FromVmx::Done { request }
+        | FromVmx::Failed { request, .. }
+        | FromVmx::SnapshotMade { request, .. }
+        | FromVmx::OneSnapshot { request, .. }
+        | FromVmx::Output { request, .. }
+        | FromVmx::Written { request, .. }
+        | FromVmx::Picture { request, .. }
+        | FromVmx::Value { request, .. }
+        | FromVmx::IsNow { request, .. } => (*request != 0).then_some(*request),
+        _ => None,
+    }
+}
+
+fn failure(code: i32, mut detail: String) -> Error {
+    cut(&mut detail, super::MAX_TEXT);
+    let code = ErrorCode::from_number(code).unwrap_or(ErrorCode::Unspecified);
+    match (code, detail.is_empty()) {
+        (code, true) => Error::new(code),
+        (ErrorCode::Unspecified, false) => Error::unspecified(detail),
+        (code, false) => Error::with(code, detail),
+    }
+}
+
+fn on(config: &str) -> Error {
+    tracing::debug!("{config} is on already");
+    Error::state_conflict("start", "on")
+}
+
+fn busy() -> Error {
+    Error::with(ErrorCode::VmBusy, "another operation on it is under way")
+}
+
+impl Supervisor {
+    // Questions.
+
+    /// Starts a machine for somebody who may.
+    pub(in crate::core) fn start_machine(
+        &mut self,
+        asker: Asker,
+        config: &str,
+        launch: Option<Launch>,
+        rights: Option<LogRights>,
+    ) {
+        let (Some(launch), Some(rights)) = (launch, rights) else {
+            return self.settle(asker, Err(Error::no_such_vm()));
+        };
+        self.begin_machine(asker, config, Next { asker, launch, work: None }, rights);
+    }
+
+    fn begin_machine(&mut self, asker: Asker, config: &str, next: Next, rights: LogRights) {
+        if self.stopping {
+            let text = "the server is stopping";
+            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+        }
+        if !self.shared.inventory.contains(config) {
+            return self.settle(asker, Err(Error::not_registered(config)));
+        }
+        if let Some(machine) = self.machines.entries.get_mut(config) {
+            let refused = match machine.status.state {
+                State::Stuck => Some(Error::new(ErrorCode::NeedInput)),
+                State::On | State::Unknown => Some(on(config)),
+                // Its process is about to end: then this one is started.
+                _ if machine.ending && machine.next.is_none() => None,
+                _ => Some(busy()),
+            };
+            match refused {
+                Some(error) => return self.settle(asker, Err(error)),
+                None => machine.next = Some(next),
+            }
+            return;
+        }
+        if let Err(why) = self.spawn_machine(config, next, rights) {
+            self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, why)));
+        }
+    }
+
+    fn spawn_machine(&mut self, config: &str, next: Next, rights: LogRights) -> Result<(), String> {
+        let Next { asker, launch, work } = next;
+        let id = self.machines.new_id();
+        let directory = Path::new(config).parent().unwrap_or(Path::new("/"));
+        let account = &launch.account;
+        let orders = Orders {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+            program: self.machines.program.vmx.clone(),
+            log: directory.join("vmware.log").to_string_lossy().into_owned(),
+            anew: work.is_none(),
+        };
+        let handles = process::spawn(id, &orders, &self.events)
+            .map_err(|error| format!("cannot start a machine process: {error}"))?;
+        tracing::info!(
+            "machine process {} of {} (uid {}) started for {}",
+            handles.pid,
+            for_log(account.name.as_bytes()),
+            account.uid,
+            for_log(config.as_bytes())
+        );
+        let user = self.owner(asker.process).map(|owner| owner.name);
+        let mut machine = Machine::new(id, handles, rights);
+        machine.is_maintenance = work.is_some();
+        machine.launch = Some(launch);
+        let start = Pending { asker: Some(asker), purpose: Purpose::Start, user };
+        machine.asked.insert(START, start);
+        machine.maintenance = work.map(|work| (asker, work));
+        self.machines.insert(config, machine);
+        Ok(())
+    }
+
+    /// Hands on a request of somebody who may make it.
+    pub(in crate::core) fn ask_machine(
+        &mut self,
+        asker: Asker,
+        config: &str,
+        ask: ToVmx,
+        launch: Option<Launch>,
+        rights: Option<LogRights>,
+    ) {
+        let up = self.machines.entries.get(config).is_some_and(|machine| {
+            machine.is_up() || (is_maintenance(&ask) && machine.is_maintenance && !machine.ending)
+        });
+        if up {
+            if self.machines.entries.get(config).is_some_and(|machine| !machine.is_up()) {
+                return self.settle(asker, Err(busy()));
+            }
+            return self.forward(asker, config, ask, false);
+        }
+        if let ToVmx::SerialRead { port, offset, max, .. } = ask {
+            let output = self.machines.kept.read(config, port, offset, max);
+            let none = || Error::with(ErrorCode::NoProperty, format!("serial{port}"));
+            let answer = output.ok_or_else(none).map(|message| Answer::Machine { message: Inner(message) });
+            return self.settle(asker, answer);
+        }
+        if !is_maintenance(&ask) {
+            let error =
+                if self.machines.is_busy(config) { busy() } else { Error::state_conflict(verb(&ask), "off") };
+            return self.settle(asker, Err(error));
+        }
+        let (Some(launch), Some(rights)) = (launch, rights) else {
+            return self.settle(asker, Err(Error::no_such_vm()));
+        };
+        self.begin_machine(asker, config, Next { asker, launch, work: Some(ask) }, rights);
+    }
+
+    fn forward(&mut self, asker: Asker, config: &str, ask: ToVmx, closes: bool) {
+        let user = (need(&ask) == Need::Operate).then(|| self.owner(asker.process)).flatten();
+        let user = user.map(|owner| owner.name);
+        let Some(machine) = self.machines.entries.get_mut(config) else { return };
+        if machine.asked.len() >= MAX_UNDER_WAY {
+            let text = "too many requests to it are under way";
+            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+        }
+        let answers = match &ask {
+            ToVmx::Answer { choice, .. } => {
+                let choices = machine.status.question.as_ref().map(|question| &question.choices);
+                let chosen = choices.and_then(|all| all.get(usize::try_from(*choice).unwrap_or(usize::MAX)));
+                chosen.cloned()
+            }
+            _ => None,
+        };
+        let purpose = Purpose::Forward { pieces: Vec::new(), closes, answers };
+        if let Err(error) = machine.ask(ask, Pending { asker: Some(asker), purpose, user }) {
+            self.settle(asker, Err(error));
+        }
+    }
+
+    /// Which machines have a process.
+    pub(in crate::core) fn tell_running(&mut self, asker: Asker) -> Result<(), String> {
+        let running = self.machines.running();
+        let pieces = in_pieces(running.into_iter(), |machine| {
+            let mut bytes = Vec::new();
+            ::link::wire::Wire::put(machine, &mut bytes);
+            bytes.len()
+        });
+        self.answer_in_pieces(asker, pieces, |machines| Answer::Running { machines })
+    }
+
+    /// Events, now or later.
+    pub(in crate::core) fn wait_for_events(
+        &mut self,
+        asker: Asker,
+        wanted: Option<(u64, u64)>,
+        timeout: Duration,
+        max: u32,
+    ) {
+        let Some((uid, admin)) = self.who(asker.process) else { return };
+        let ring = &mut self.machines.ring;
+        let max = usize::try_from(max.clamp(1, MAX_EVENTS)).unwrap_or(1);
+        let Some((epoch, since)) = wanted else {
+            let batch = ring.now();
+            return self.tell_events(asker, batch);
+        };
+        let other = epoch != ring.epoch;
+        let wanted = Wanted { asker, uid, admin, since: if other { 0 } else { since }, max };
+        let mut batch = ring.since(&wanted);
+        batch.lost |= other;
+        if batch.lost || !batch.events.is_empty() || timeout.is_zero() || self.stopping || !ring.wait(wanted)
+        {
+            return self.tell_events(asker, batch);
+        }
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(timeout.min(MAX_WAIT)).await;
+            let _ = events.send(Happening::EventsWaited(asker)).await;
+        });
+    }
+
+    /// Somebody has waited for events long enough.
+    pub fn events_waited(&mut self, asker: Asker) {
+        if let Some(wanted) = self.machines.ring.give_up(asker) {
+            let batch = self.machines.ring.since(&wanted);
+            self.tell_events(asker, batch);
+        }
+    }
+
+    fn tell_events(&self, asker: Asker, batch: super::events::Batch) {
+        let epoch = self.machines.ring.epoch;
+        let super::events::Batch { next, lost, events } = batch;
+        let pieces = in_pieces(events.into_iter(), |event| {
+            let mut bytes = Vec::new();
+            ::link::wire::Wire::put(event, &mut bytes);
+            bytes.len()
+        });
+        // A process that has broken its channel shows elsewhere.
+        let _ = self.answer_in_pieces(asker, pieces, |events| Answer::Events { epoch, next, lost, events });
+    }
+
+    /// Numbers.
+    pub(in crate::core) fn metrics(&mut self) -> Metrics {
+        let mut metrics = Metrics {
+            requests: self.request_count(),
+            registered: self.shared.inventory.len() as u64,
+            ..Metrics::default()
+        };
+        (metrics.session_processes, metrics.sessions) = self.session_counts();
+        for task in self.shared.tasks.list(0, true) {
+            match task.state {
+                TaskEnd::Running => metrics.tasks_running += 1,
+                TaskEnd::Done => metrics.tasks_done += 1,
+                TaskEnd::Failed { .. } => metrics.tasks_failed += 1,
+                TaskEnd::Stopped => metrics.tasks_stopped += 1,
+            }
+        }
+        for machine in self.machines.entries.values() {
+            match machine.status.state {
+                State::On if machine.status.paused => metrics.paused += 1,
+                State::On => metrics.on += 1,
+                State::Stuck => metrics.stuck += 1,
+                _ => {}
+            }
+        }
+        metrics
+    }
+
+    /// Something has happened: whoever waits for it is told.
+    pub(in crate::core) fn announce(&mut self, only: Option<u32>, config: &str, what: Happened) {
+        for wanted in self.machines.ring.push(only, config, what) {
+            let batch = self.machines.ring.since(&wanted);
+            self.tell_events(wanted.asker, batch);
+        }
+    }
+
+    /// A task has another state.
+    pub(in crate::core) fn announce_task(&mut self, process: super::super::processes::ProcessId, task: u64) {
+        let Some((uid, _)) = self.who(process) else { return };
+        let Ok(facts) = self.shared.tasks.status(uid, false, task) else { return };
+        let state = match facts.state {
+            TaskEnd::Running => "running",
+            TaskEnd::Done => "done",
+            TaskEnd::Failed { .. } => "failed",
+            TaskEnd::Stopped => "stopped",
+        };
+        let percent = facts.done.saturating_mul(100).checked_div(facts.total).unwrap_or(0).min(100);
+        let percent = if facts.state == TaskEnd::Done { 100 } else { percent };
+        let percent = u32::try_from(percent).unwrap_or(100);
+        self.announce(Some(uid), "", Happened::Task { task, state: state.into(), percent });
+    }
+
+    // What machines say.
+
+    /// Takes in what happened to a machine process.
+    pub fn machine_event(&mut self, id: MachineId, event: MachineEvent) {
+        match event {
+            MachineEvent::Message(message, fds) => {
+                if let Err(why) = self.machine_says(id, message, fds) {
+                    self.give_machine_up(id, &why);
+                }
+            }
+            MachineEvent::ChannelEnded(end) => {
+                if let Err(error) = end {
+                    self.give_machine_up(id, &format!("it broke its channel: {error}"));
+                }
+                if let Some((_, machine)) = self.machines.by_id(id) {
+                    machine.channel_ended = true;
+                    machine.handles.kill_later();
+                }
+                self.bury_machine(id);
+            }
+            MachineEvent::Exited(how) => {
+                if let Some((_, machine)) = self.machines.by_id(id) {
+                    machine.exited = Some(how);
+                }
+                self.bury_machine(id);
+            }
+            MachineEvent::HelloLate => {
+                if self.machines.by_id(id).is_some_and(|(_, machine)| machine.launch.is_some()) {
+                    self.give_machine_up(id, "it does not say hello");
+                }
+            }
+            MachineEvent::Look => self.look_at(id),
+        }
+    }
+
+    fn give_machine_up(&mut self, id: MachineId, why: &str) {
+        if let Some((config, machine)) = self.machines.by_id(id) {
+            tracing::warn!(
+                "machine process {} of {} is killed: {why}",
+                machine.handles.pid,
+                for_log(config.as_bytes())
+            );
+            machine.handles.kill();
+        }
+    }
+
+    /// Asks a machine how it is.
+    fn look_at(&mut self, id: MachineId) {
+        let Some((_, machine)) = self.machines.by_id(id) else { return };
+        if machine.launch.is_none() && !machine.ending {
+            // One that takes no message ends otherwise.
+            let pending = Pending { asker: None, purpose: Purpose::Look, user: None };
+            let _ = machine.ask(ToVmx::GetStatus { request: 0 }, pending);
+        }
+    }
+
+    /// Obeys one message; an error is a breach of the rules.
+    fn machine_says(&mut self, id: MachineId, message: FromVmx, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if let Some(number) = answered(&message) {
+            self.machine_answers(id, number, message);
+            return Ok(());
+        }
+        let firmware = self.machines.program.firmware.clone();
+        let Some((config, machine)) = self.machines.by_id(id) else { return Ok(()) };
+        let config = config.clone();
+        let mut refresh = true;
+        match message {
+            FromVmx::Log {} => {
+                if machine.launch.is_none() || machine.log.is_some() {
+                    return Err("it has no log to offer".into());
+                }
+                machine.log = fds.into_iter().next();
+                return Ok(());
+            }
+            FromVmx::Hello { version, .. } => {
+                let (Some(launch), Some(log)) = (machine.launch.take(), machine.log.take()) else {
+                    return Err("it says hello at the wrong time".into());
+                };
+                if version != hypervisor::control::VERSION {
+                    return Err(format!("it speaks version {version}"));
+                }
+                return self.say_start(id, launch, log, firmware);
+            }
+            FromVmx::Output { port, offset, bytes, .. } => {
+                machine.outputs.add(port, offset, &bytes);
+                return Ok(());
+            }
+            FromVmx::Changed { from, to, why } => {
+                machine.status.state = to;
+                if to == State::On && !matches!(from, State::On | State::Stuck) {
+                    machine.status.uptime = 0;
+                    machine.clock = tokio::time::Instant::now();
+                    machine.started = unix_now();
+                    machine.is_maintenance = false;
+                    machine.ending = false;
+                    process::later(id, MachineEvent::Look, LOOK_AGAIN, &self.events);
+                }
+                if to != State::Stuck {
+                    machine.status.question = None;
+                }
+                if !machine.is_up() {
+                    machine.status.paused = false;
+                    machine.ending = !machine.is_maintenance;
+                    refresh = false;
+                }
+                let late = if machine.is_up() { machine.next.take() } else { None };
+                if to == State::On
+                    && let Err(error) = self.record(id)
+                {
+                    tracing::warn!("the record of {}: {error}", for_log(config.as_bytes()));
+                }
+                self.log_machine(id, EventKind::Info, &why, Vec::new());
+                tracing::info!("{} is {to:?}: {}", for_log(config.as_bytes()), for_log(why.as_bytes()));
+                self.machines.kept.forget(&config);
+                self.announce(None, &config, Happened::State { from, to });
+                if let Some(next) = late {
+                    self.settle(next.asker, Err(on(&config)));
+                }
+            }
+            FromVmx::Paused { paused } => {
+                machine.status.paused = paused;
+                let subject =
+                    if paused { "Virtual machine is paused." } else { "Virtual machine continues." };
+                self.log_machine(id, EventKind::Info, subject, Vec::new());
+                self.announce(None, &config, Happened::Paused { paused });
+            }
+            FromVmx::Asked { question } => {
+                let mut status = machine.status.clone();
+                status.question = Some(question);
+                machine.status = bounded(status);
+                let Some(question) = machine.status.question.clone() else { return Ok(()) };
+                self.log_machine(id, EventKind::Question, &question.text, question.choices);
+                self.announce(None, &config, Happened::Question { id: question.id });
+            }
+            FromVmx::Settled { id: settled } => {
+                if machine.status.question.as_ref().is_some_and(|question| question.id == settled) {
+                    machine.status.question = None;
+                }
+            }
+            FromVmx::Device { mut device, connected } => {
+                cut(&mut device, 64);
+                machine.status.connected.retain(|one| *one != device);
+                if connected && machine.status.connected.len() < super::MAX_LIST {
+                    machine.status.connected.push(device.clone());
+                }
+                let word = if connected { "connected" } else { "disconnected" };
+                self.log_machine(id, EventKind::Info, &format!("Device {device} is {word}."), Vec::new());
+                self.announce(None, &config, Happened::Device { device, connected });
+            }
+            FromVmx::Notice { severity, text } => {
+                let kind = match severity {
+                    Severity::Info => EventKind::Info,
+                    Severity::Warning => EventKind::Warning,
+                    Severity::Error => EventKind::Error,
+                };
+                self.log_machine(id, kind, &text, Vec::new());
+                refresh = false;
+            }
+            FromVmx::Snapshots { any } => {
+                machine.status.has_snapshot = any;
+                self.announce(None, &config, Happened::Snapshot {});
+            }
+            FromVmx::GuestInfo { mut key } => {
+                cut(&mut key, 1024);
+                self.announce(None, &config, Happened::GuestInfo { key });
+                refresh = false;
+            }
+            // An answer to nothing.
+            _ => return Ok(()),
+        }
+        if refresh {
+            self.look_at(id);
+        }
+        Ok(())
+    }
+
+    /// Its process is the program now: it is told what to do.
+    fn say_start(
+        &mut self,
+        id: MachineId,
+        launch: Launch,
+        log: OwnedFd,
+        firmware: String,
+    ) -> Result<(), String> {
+        let describe =
+            |error: std::io::Error| format!("it could not be found again after a restart: {error}");
+        let Some(config) = self.machines.paths.get(&id).cloned() else { return Ok(()) };
+        let mut fds = vec![launch.kvm, launch.vmx, log];
+        if let Some(records) = &self.machines.records {
+            fds.push(records.listen(id).map_err(describe)?);
+            self.record(id).map_err(describe)?;
+        }
+        let Some(machine) = self.machines.entries.get(&config) else { return Ok(()) };
+        let start = ToVmx::Start { request: START, config, begin: launch.begin, firmware };
+        machine.handles.outbox.push(start, fds).map_err(|error| error.to_string())
+    }
+
+    /// Writes down where a machine is found again.
+    fn record(&self, id: MachineId) -> std::io::Result<()> {
+        let Some(config) = self.machines.paths.get(&id) else { return Ok(()) };
+        let (Some(machine), Some(records)) = (self.machines.entries.get(config), &self.machines.records)
+        else {
+            return Ok(());
+        };
+        let (pid, started) = (machine.handles.pid, machine.started);
+        let LogRights { uid, gid, mode } = machine.rights;
+        let began = stat_field(pid, 22).unwrap_or(0);
+        records.put(id, &Record { config: config.clone(), pid, began, started, uid, gid, mode })
+    }
+
+    fn machine_answers(&mut self, id: MachineId, number: u32, message: FromVmx) {
+        let Some((config, machine)) = self.machines.by_id(id) else { return };
+        let config = config.clone();
+        // Another one's number: an answer to an earlier core.
+        let Some(mut pending) = machine.asked.remove(&number) else { return };
+        if let FromVmx::Failed { code, detail, .. } = message {
+            return self.machine_failed(id, &config, pending, failure(code, detail));
+        }
+        match (&mut pending.purpose, message) {
+            (Purpose::Start, _) => match machine.maintenance.take() {
+                Some((asker, work)) => self.forward(asker, &config, work, true),
+                None => {
+                    let (asker, purpose) = (pending.asker, Purpose::Started);
+                    let started = Pending { asker, purpose, user: None };
+                    if machine.ask(ToVmx::GetStatus { request: 0 }, started).is_err() {
+                        self.settle_with(asker, Ok(Answer::State { state: State::On }));
+                    }
+                }
+            },
+            (Purpose::Started | Purpose::Look, FromVmx::IsNow { status, .. }) => {
+                // What has been said since is in it: messages come in order.
+                machine.set_status(status);
+                let state = machine.status.state;
+                self.settle_with(pending.asker, Ok(Answer::State { state }));
+            }
+            (Purpose::Forward { pieces, .. }, message @ FromVmx::OneSnapshot { .. }) => {
+                if pieces.len() < MAX_PIECES {
+                    pieces.push(message);
+                }
+                machine.asked.insert(number, pending);
+            }
+            (Purpose::Forward { pieces, closes, answers }, message) => {
+                if let FromVmx::IsNow { status, .. } = &message {
+                    machine.set_status(status.clone());
+                }
+                let (mut pieces, closes, answers) = (std::mem::take(pieces), *closes, answers.take());
+                pieces.push(message);
+                self.settle_pieces(pending.asker, pieces);
+                if let Some(choice) = answers {
+                    let event = Event::new(EventKind::Answer, unix_now(), choice);
+                    self.write_event(id, event, pending.user);
+                }
+                if closes {
+                    self.close_maintenance(id);
+                }
+            }
+            (_, _) => {}
+        }
+    }
+
+    fn machine_failed(&mut self, id: MachineId, config: &str, pending: Pending, error: Error) {
+        let start = matches!(pending.purpose, Purpose::Start);
+        if start && error.code != ErrorCode::NeedInput {
+            tracing::warn!("{} is not started: {error}", for_log(config.as_bytes()));
+            if let Some((_, machine)) = self.machines.by_id(id) {
+                machine.ending = true;
+            }
+            if !self.machines.by_id(id).is_some_and(|(_, machine)| machine.is_maintenance) {
+                let event = Event::new(EventKind::Error, unix_now(), "Virtual machine could not be started.");
+                let event = Event { body: vec![error.text.clone()], ..event };
+                self.write_event(id, event, pending.user);
+            }
+        }
+        let closes = matches!(pending.purpose, Purpose::Forward { closes: true, .. });
+        self.settle_with(pending.asker, Err(error));
+        if closes {
+            self.close_maintenance(id);
+        }
+    }
+
+    /// A process that was there for one request is let go, unless it runs the machine by now.
+    fn close_maintenance(&mut self, id: MachineId) {
+        if let Some((_, machine)) = self.machines.by_id(id)
+            && machine.is_maintenance
+        {
+            machine.ending = true;
+            machine.handles.close();
+        }
+    }
+
+    fn settle_with(&mut self, asker: Option<Asker>, result: Result<Answer, Error>) {
+        if let Some(asker) = asker {
+            self.settle(asker, result);
+        }
+    }
+
+    fn settle_pieces(&mut self, asker: Option<Asker>, messages: Vec<FromVmx>) {
+        let Some(asker) = asker else { return };
+        let fits = |message: &FromVmx| {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            bytes.len() + 64 <= MAX_MESSAGE
+        };
+        if !messages.iter().all(fits) {
+            let text = "the answer of the machine is too long";
+            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+        }
+        let last = messages.len().saturating_sub(1);
+        let pieces =
+            messages.into_iter().enumerate().map(|(at, message)| (vec![message], at < last)).collect();
+        // A process that has broken its channel shows elsewhere.
+        let _ = self.answer_in_pieces(asker, pieces, |mut piece| match piece.pop() {
+            Some(message) => Answer::Machine { message: Inner(message) },
+            None => Answer::Done {},
+        });
+    }
+
+    // Its event log.
+
+    fn log_machine(&mut self, id: MachineId, kind: EventKind, subject: &str, choices: Vec<String>) {
+        let Some((_, machine)) = self.machines.by_id(id) else { return };
+        let user = machine.asked.values().rev().find_map(|pending| pending.user.clone());
+        let user = user.filter(|_| kind == EventKind::Info);
+        // Texts with an ampersand are shown badly by a known reader, and one event is one line.
+        let subject = subject.replace('&', "and").replace(char::is_control, " ");
+        let event = Event { choices, ..Event::new(kind, unix_now(), subject) };
+        self.write_event(id, event, user);
+    }
+
+    fn write_event(&mut self, id: MachineId, mut event: Event, user: Option<String>) {
+        let Some((config, machine)) = self.machines.by_id(id) else { return };
+        event.users.extend(user);
+        let work = Work::Event { config: config.clone(), rights: machine.rights, event };
+        if let Some(store) = &mut self.shared.store {
+            store.push(work);
+        }
+    }
+
+    // The end.
+
+    /// Forgets a machine process that has exited, and of which everything was heard.
+    fn bury_machine(&mut self, id: MachineId) {
+        let over = |machine: &Machine| machine.channel_ended && machine.exited.is_some();
+        if !self.machines.by_id(id).is_some_and(|(_, machine)| over(machine)) {
+            return;
+        }
+        let Some((config, machine)) = self.machines.by_id(id) else { return };
+        let (config, from, pid) = (config.clone(), machine.status.state, machine.handles.pid);
+        let how = machine.exited.clone().unwrap_or_default();
+        if machine.is_up() {
+            machine.status.state = State::Off;
+            tracing::warn!("machine process {pid} of {} crashed: {how}", for_log(config.as_bytes()));
+            let subject = format!("Virtual machine crashed: its process {pid} ended ({how}).");
+            self.log_machine(id, EventKind::Error, &subject, Vec::new());
+            self.announce(None, &config, Happened::State { from, to: State::Off });
+        } else {
+            tracing::info!("machine process {pid} of {} ended: {how}", for_log(config.as_bytes()));
+        }
+        if let Some(records) = &self.machines.records {
+            records.remove(id);
+        }
+        let Some((_, mut machine)) = self.machines.remove(id) else { return };
+        for pending in std::mem::take(&mut machine.asked).into_values() {
+            let text = format!("its process ended ({how})");
+            let error = match pending.purpose {
+                Purpose::Start => Error::with(ErrorCode::VmInitFailed, text),
+                _ => Error::unspecified(format!("The virtual machine ended: {text}")),
+            };
+            self.settle_with(pending.asker, Err(error));
+        }
+        if !machine.is_maintenance {
+            self.machines.kept.keep(config.clone(), machine.outputs);
+        }
+        if let Some(next) = machine.next {
+            self.begin_machine(next.asker, &config, next, machine.rights);
+        }
+    }
+
+    /// Finds the machines that an earlier core has started.
+    pub async fn adopt_machines(&mut self) {
+        let Some(records) = &self.machines.records else { return };
+        let mut found = Vec::new();
+        for (id, record) in records.all() {
+            let (address, events) = (records.address(id), self.events.clone());
+            found.push((
+                id,
+                record.clone(),
+                tokio::spawn(async move { process::adopt(id, &record, &address, &events).await }),
+            ));
+        }
+        for (id, record, adopting) in found {
+            let adopted = adopting.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            let config = for_log(record.config.as_bytes()).to_string();
+            match adopted {
+                Ok(adopted) => {
+                    tracing::info!("machine process {} of {config} is found again", record.pid);
+                    let mut machine = Machine::new(id, adopted.handles, record.rights());
+                    machine.set_status(adopted.status);
+                    machine.started = record.started;
+                    machine.ending = !machine.is_up();
+                    self.machines.insert(&record.config, machine);
+                    for message in adopted.early {
+                        self.machine_event(id, MachineEvent::Message(message, Vec::new()));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    tracing::warn!("machine process {} of {config}: {error}", record.pid);
+                    let subject = "Virtual machine is off: its process ended while the server did not run.";
+                    let event = Event::new(EventKind::Warning, unix_now(), subject);
+                    let rights = record.rights();
+                    if let Some(store) = &mut self.shared.store {
+                        store.push(Work::Event { config: record.config, rights, event });
+                    }
+                    self.machines.next = self.machines.next.max(id);
+                    if let Some(records) = &self.machines.records {
+                        records.remove(id);
+                    }
+                }
+                Err(error) => {
+                    self.machines.next = self.machines.next.max(id);
+                    tracing::error!("machine process {} of {config} cannot be managed: {error}", record.pid);
+                }
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Sends a request under a number of its own.
+    fn ask(&mut self, ask: ToVmx, pending: Pending) -> Result<(), Error> {
+        self.next_request = if self.next_request >= u32::MAX - 1 { START + 1 } else { self.next_request + 1 };
+        let number = self.next_request;
+        let ask = numbered(ask, number).ok_or_else(|| Error::new(ErrorCode::InvalidArgs))?;
+        self.handles
+            .outbox
+            .push(ask, Vec::new())
+            .map_err(|error| Error::with(ErrorCode::InsufficientResources, error))?;
+        self.asked.insert(number, pending);
+        Ok(())
+    }
+}
