@@ -1,6 +1,6 @@
 //! What a handler gets besides its request: who asks, what the server is, and the way to the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -134,6 +134,11 @@ pub trait Core: Send + Sync {
     /// gone, the nearest directory above that is there. With `idle` it also fails, with -21, while a
     /// task is at work in the machine's directory.
     fn unregister(&self, config: &str, idle: bool, proof: OwnedFd) -> Answer<'_, ()>;
+
+    /// Which of these files (device and inode) are used by registered machines of other users, besides
+    /// the machine `config`. Asks the owners of those machines; takes as long as they need, at most ten
+    /// seconds.
+    fn used_by_others(&self, config: &str, files: Vec<(u64, u64)>) -> Answer<'_, HashSet<(u64, u64)>>;
 
     /// Lists a session of the caller as connected to a machine until it ends. `vmx` is the .vmx,
     /// opened for reading.
@@ -394,6 +399,9 @@ pub(crate) mod tests {
         }
         fn unregister(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
             Box::pin(async { Ok(()) })
+        }
+        fn used_by_others(&self, _: &str, _: Vec<(u64, u64)>) -> Answer<'_, HashSet<(u64, u64)>> {
+            Box::pin(async { Ok(HashSet::new()) })
         }
         fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {
             Box::pin(async { Ok(()) })

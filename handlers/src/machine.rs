@@ -309,7 +309,12 @@ pub(crate) fn readable(config: &str) -> bool {
 
 /// Whether a machine is somebody else's private one.
 pub(crate) fn hidden(user: &User, listed: &Listed, metadata: &Metadata) -> bool {
-    listed.private && !user.admin && user.uid != metadata.uid()
+    is_private_to_another(user, listed, metadata.uid())
+}
+
+/// The same, of a machine whose owner is known.
+pub(crate) fn is_private_to_another(user: &User, listed: &Listed, owner: u32) -> bool {
+    listed.private && !user.admin && user.uid != owner
 }
 
 /// Whether a registered machine exists for the caller. May wait for the file system.

@@ -1,11 +1,15 @@
 //! `VM_List`: every machine that exists for the caller, from one view of the list.
+//!
+//! What is known to be unchanged ([`crate::known`]) is neither looked at nor written anew.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use handlers_derive::handler;
-use ops::machine::{List, ListReply, ListedVm, VmDetails};
+use ops::machine::{List, ListItem, ListReply, ListedVm, VmDetails};
 use ops::value::ConfigPath;
 
+use crate::known::{CACHE, Known};
 use crate::machine::{self, Facts, Machine};
 use crate::registered::{Listed, Registered};
 use crate::running::Running;
@@ -26,37 +30,53 @@ fn look(
     registered: &Registered,
     running: &BTreeMap<String, Running>,
     req: &List,
-) -> Vec<ListedVm> {
-    let wanted = |listed: &Listed| {
-        let config = ConfigPath::try_from(listed.config.to_string()).ok()?;
-        if !req.details {
-            let details = VmDetails::default();
-            return machine::exists(user, listed).then_some(ListedVm { config, details });
-        }
-        let machine = Machine::open(user, &config).ok()?;
-        if machine::hidden(user, listed, &machine.metadata) {
-            return None;
-        }
-        let details = Facts::of(&machine, running.get(config.as_str()).cloned()).details(&machine);
-        Some(ListedVm { config, details })
-    };
-    match &req.configs {
-        None => registered.iter().filter_map(wanted).collect(),
+) -> Vec<ListItem> {
+    let chosen: Vec<&Listed> = match &req.configs {
+        None => registered.iter().collect(),
         Some(configs) => {
             let mut places: Vec<_> =
                 configs.iter().filter_map(|config| registered.place(config.as_str())).collect();
             places.sort_unstable();
             places.dedup();
-            places.into_iter().filter_map(|place| registered.at(place)).filter_map(wanted).collect()
+            places.into_iter().filter_map(|place| registered.at(place)).collect()
         }
-    }
+    };
+    let known = CACHE.get_all(chosen.iter().map(|listed| &*listed.config));
+    let item = |(listed, known): (&Listed, Option<Arc<Known>>)| {
+        let config = || ConfigPath::try_from(listed.config.to_string()).ok();
+        if req.details
+            && let Some(running) = running.get(&*listed.config)
+        {
+            let machine = Machine::open(user, &config()?).ok()?;
+            let visible = !machine::hidden(user, listed, &machine.metadata);
+            let details = Facts::of(&machine, Some(running.clone())).details(&machine);
+            return visible.then(|| ListItem::Vm(ListedVm { config: machine.config, details }));
+        }
+        let known = match known {
+            Some(known) => known,
+            // Nothing but the path is wanted: whether it can be read is soon seen.
+            None if !req.details => {
+                let vm = ListedVm { config: config()?, details: VmDetails::default() };
+                return machine::exists(user, listed).then_some(ListItem::Vm(vm));
+            }
+            None => CACHE.look(user, &config()?).ok()?,
+        };
+        if machine::is_private_to_another(user, listed, known.owner) {
+            return None;
+        }
+        if req.details {
+            return Some(ListItem::Written(Arc::clone(&known.listed)));
+        }
+        Some(ListItem::Vm(ListedVm { config: config()?, details: VmDetails::default() }))
+    };
+    chosen.into_iter().zip(known).filter_map(item).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::tests::{FixedCore, ctx_with};
-    use ops::machine::PowerState;
+    use ops::{Out, Reply};
 
     #[tokio::test]
     async fn what_can_be_read_is_listed_in_the_order_of_the_list() {
@@ -70,19 +90,23 @@ mod tests {
         let ask = async |details, configs: Option<&[&str]>| {
             let config = |name: &&str| ConfigPath::try_from(path(name)).unwrap();
             let configs = configs.map(|names| names.iter().map(config).collect());
-            list(&ctx, List { details, configs }).await.unwrap().vms
+            let vms = list(&ctx, List { details, configs }).await.unwrap();
+            let mut bytes = Vec::new();
+            vms.write(&mut Out::new(&mut bytes));
+            String::from_utf8(bytes).unwrap()
         };
-        let all = ask(true, None).await;
-        assert_eq!(all.len(), 2);
-        assert_eq!(all[0].details.display_name.as_deref(), Some("B"));
-        assert_eq!((all[0].details.power, all[0].details.memory_mb), (Some(PowerState::Off), Some(64)));
-        assert_eq!(
-            (all[1].details.power, all[1].details.display_name.as_deref()),
-            (Some(PowerState::Suspended), Some("a"))
-        );
+        // The second answer is written from memory.
+        for _ in 0..2 {
+            let all = ask(true, None).await;
+            assert_eq!(all.matches("<vm>").count(), 2, "{all}");
+            let (b, a) = (all.find("<displayName>B<").unwrap(), all.find("<displayName>a<").unwrap());
+            assert!(b < a && all.contains("<powerState>off</powerState><paused>0</paused>"), "{all}");
+            assert!(all.contains("<powerState>suspended<") && all.contains("<memoryMb>64<"), "{all}");
+        }
+        std::fs::write(path("b.vmx"), "config.version = \"8\"\ndisplayName = \"C\"\n").unwrap();
+        assert!(ask(true, None).await.contains("<displayName>C<"));
         let some = ask(false, Some(&["a.vmx", "b.vmx", "a.vmx", "gone.vmx", "never.vmx"])).await;
-        let names: Vec<_> = some.iter().map(|vm| vm.config.as_str().to_owned()).collect();
-        assert_eq!(names, [path("b.vmx"), path("a.vmx")]);
-        assert_eq!(some[0].details, VmDetails::default());
+        let vm = |name| format!("<vm><config>{}</config></vm>", path(name));
+        assert_eq!(some, format!("<vms>{}{}</vms>", vm("b.vmx"), vm("a.vmx")));
     }
 }

@@ -10,15 +10,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use handlers_derive::handler;
-use hypervisor::vmdk::FileOpener;
-use hypervisor::vmx_file::{FileKind, MachineFile, machine_files};
+use hypervisor::vmdk::{self, FileOpener};
+use hypervisor::vmx_file::{FileKind, MachineFile, VmxFile, machine_files};
 use ops::Error;
 use ops::machine::PowerState;
 use ops::value::{ConfigPath, HostPath, Size};
 use ops::vm_delete::{Delete, DeleteInfo, DeleteInfoReply, DeleteReply, FileType, VmFile};
 
 use crate::machine::{self, Facts, Machine};
-use crate::registered::Registered;
+use crate::registered::Listed;
 use crate::{Ctx, Failure, User, vm_list};
 
 /// Device and inode.
@@ -29,13 +29,18 @@ type Identity = (u64, u64);
 async fn delete_info(ctx: &Ctx, req: DeleteInfo) -> Result<DeleteInfoReply, Failure> {
     let registered = ctx.core.registered().await?;
     let running = ctx.core.running().await?;
+    let (user, config) = (ctx.user.clone(), req.config.clone());
+    let (machine, files) = blocking("looking at the files of a machine", move || {
+        let machine = Machine::open(&user, &config).map_err(|_| Error::not_registered(config.as_str()))?;
+        let files = files_of(&machine)?;
+        Ok((machine, files))
+    })
+    .await?;
+    let used = in_use(ctx, &req.config, files.iter().map(|file| file.identity).collect()).await?;
     let user = ctx.user.clone();
     blocking("looking at the files of a machine", move || {
         let config = req.config;
-        let machine = Machine::open(&user, &config).map_err(|_| Error::not_registered(config.as_str()))?;
         let facts = Facts::of(&machine, running.get(config.as_str()).cloned());
-        let files = files_of(&machine)?;
-        let used = used_by_others(&user, &registered, &config);
         let going: Vec<&Path> = files
             .iter()
             .filter(|file| !used.contains(&file.identity))
@@ -77,10 +82,10 @@ async fn delete(ctx: &Ctx, req: Delete) -> Result<DeleteReply, Failure> {
         PowerState::Suspended => return Err(Error::state_conflict("delete", "suspended").into()),
         _ => return Err(Error::state_conflict("delete", "on").into()),
     }
-    let registered = ctx.core.registered().await?;
-    let (user, config) = (ctx.user.clone(), req.config.clone());
-    let plan = blocking("looking at the files of a machine", move || plan(&user, &registered, machine, &req));
-    let plan = plan.await?;
+    let config = req.config.clone();
+    let chosen = blocking("looking at the files of a machine", move || choose(&machine, &req)).await?;
+    let used = in_use(ctx, &config, chosen.iter().map(|file| file.identity).collect()).await?;
+    let plan = plan(&config, chosen, &used);
     // From here on it goes to its end, whether or not somebody waits for the answer.
     let ctx = ctx.clone();
     let work = async move {
@@ -104,53 +109,65 @@ struct Plan {
     warnings: Vec<String>,
 }
 
-fn plan(user: &User, registered: &Registered, machine: Machine, req: &Delete) -> Result<Plan, Failure> {
-    let all = files_of(&machine)?;
-    drop(machine);
-    let used = used_by_others(user, registered, &req.config);
+/// A file that is to be deleted unless somebody uses it.
+struct Chosen {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// What the request names, or else everything that is the machine's, without the .vmx.
+fn choose(machine: &Machine, req: &Delete) -> Result<Vec<Chosen>, Failure> {
+    let all = files_of(machine)?;
+    let is_disk = |file: &MachineFile| matches!(file.kind, FileKind::Disk | FileKind::Redo);
+    let config = clean(&req.config);
     let directory = Path::new(req.config.as_str()).parent().unwrap_or(Path::new("/"));
-    let mut plan = Plan { files: Vec::new(), warnings: Vec::new() };
-    let mut chosen: Vec<(PathBuf, Identity, bool)> = Vec::new();
+    let mut chosen = Vec::new();
     match &req.files {
         None => {
-            for file in all {
-                let disk = matches!(file.kind, FileKind::Disk | FileKind::Redo);
-                chosen.push((file.path, file.identity, disk));
+            for file in all.into_iter().filter(|file| req.delete_disks || !is_disk(file)) {
+                chosen.push(Chosen { path: file.path, identity: file.identity });
             }
         }
         Some(named) => {
-            for path in named {
+            for name in named {
                 // Compared without `.` and doubled slashes, and never through `..`.
-                let clean: PathBuf = Path::new(path.as_str()).components().collect();
-                let upwards = clean.components().any(|part| part.as_os_str() == "..");
-                let known = all.iter().find(|file| file.path == clean);
-                if upwards || (known.is_none() && !clean.starts_with(directory)) {
-                    let why = format!("{path} is neither in the machine's directory nor named by its .vmx");
+                let path: PathBuf = Path::new(name.as_str()).components().collect();
+                let upwards = path.components().any(|part| part.as_os_str() == "..");
+                let known = all.iter().find(|file| file.path == path);
+                if upwards || (known.is_none() && !path.starts_with(directory)) {
+                    let why = format!("{name} is neither in the machine's directory nor named by its .vmx");
                     return Err(Error::invalid("files", why).into());
                 }
-                let facts = std::fs::symlink_metadata(&clean).map_err(|error| Error::file(path, &error))?;
+                let facts = std::fs::symlink_metadata(&path).map_err(|error| Error::file(name, &error))?;
                 if facts.is_dir() {
-                    return Err(Error::invalid("files", format!("{path} is a directory")).into());
+                    return Err(Error::invalid("files", format!("{name} is a directory")).into());
                 }
-                let disk = known.is_some_and(|file| matches!(file.kind, FileKind::Disk | FileKind::Redo));
-                chosen.push((clean, (facts.dev(), facts.ino()), disk));
+                if req.delete_disks || !known.is_some_and(is_disk) {
+                    chosen.push(Chosen { path, identity: (facts.dev(), facts.ino()) });
+                }
             }
         }
     }
-    let config: PathBuf = Path::new(req.config.as_str()).components().collect();
-    for (path, identity, disk) in chosen {
-        if disk && !req.delete_disks || path == config {
-            continue;
-        }
+    chosen.retain(|file| file.path != config);
+    Ok(chosen)
+}
+
+fn clean(config: &ConfigPath) -> PathBuf {
+    Path::new(config.as_str()).components().collect()
+}
+
+fn plan(config: &ConfigPath, chosen: Vec<Chosen>, used: &HashSet<Identity>) -> Plan {
+    let mut plan = Plan { files: Vec::new(), warnings: Vec::new() };
+    for Chosen { path, identity } in chosen {
         if used.contains(&identity) {
             plan.warnings.push(format!("{} is kept: another registered machine uses it", path.display()));
-            continue;
+        } else {
+            plan.files.push(path);
         }
-        plan.files.push(path);
     }
     // Without it the machine could not be found again: it goes last.
-    plan.files.push(config);
-    Ok(plan)
+    plan.files.push(clean(config));
+    plan
 }
 
 fn carry_out(config: &ConfigPath, plan: Plan) -> Result<DeleteReply, Error> {
@@ -185,17 +202,54 @@ fn files_of(machine: &Machine) -> Result<Vec<MachineFile>, Failure> {
         .map_err(|error| Error::file(&machine.config, &error).into())
 }
 
-/// Files of all other registered machines that this process can look at.
-fn used_by_others(user: &User, registered: &Registered, config: &ConfigPath) -> HashSet<Identity> {
+/// Which of these files other registered machines use: those that this process can read, and those of
+/// other users, who are asked.
+async fn in_use(ctx: &Ctx, config: &ConfigPath, files: Vec<Identity>) -> Result<HashSet<Identity>, Failure> {
+    let registered = ctx.core.registered().await?;
+    let others = ctx.core.used_by_others(config.as_str(), files.clone());
+    let (user, config) = (ctx.user.clone(), config.clone());
+    let ours = blocking("looking at the files of machines", move || {
+        let other = |listed: &&Listed| *listed.config != *config.as_str();
+        let configs: Vec<String> =
+            registered.iter().filter(other).map(|listed| listed.config.to_string()).collect();
+        Ok(files_used_by(&user, &configs, &files.into_iter().collect()))
+    });
+    let (others, mut used) = (others.await?, ours.await?);
+    used.extend(others);
+    Ok(used)
+}
+
+/// Which of these files (device and inode) are used by these machines, as far as this process can read
+/// them. May wait for the file system.
+#[must_use]
+pub fn files_used_by(user: &User, configs: &[String], wanted: &HashSet<Identity>) -> HashSet<Identity> {
     let mut used = HashSet::new();
-    for listed in registered.iter().filter(|listed| *listed.config != *config.as_str()) {
-        let Ok(path) = ConfigPath::try_from(listed.config.to_string()) else { continue };
-        let Ok(other) = Machine::open(user, &path) else { continue };
-        if let Ok(files) = machine_files(&FileOpener, path.as_ref(), &other.vmx) {
-            used.extend(files.iter().map(|file| file.identity));
+    for config in configs {
+        let Ok(path) = ConfigPath::try_from(config.clone()) else { continue };
+        let Ok(machine) = Machine::open(user, &path) else { continue };
+        // Parents of disks too, wherever they lie: a child is lost without them.
+        used.extend(disk_files(&path, &machine.vmx).into_iter().filter(|file| wanted.contains(file)));
+        if let Ok(files) = machine_files(&FileOpener, path.as_ref(), &machine.vmx) {
+            used.extend(files.iter().map(|file| file.identity).filter(|file| wanted.contains(file)));
         }
     }
     used
+}
+
+/// Every file of every disk of a machine, the parents included.
+fn disk_files(config: &ConfigPath, vmx: &VmxFile) -> HashSet<Identity> {
+    let directory = Path::new(config.as_str()).parent().unwrap_or(Path::new("/"));
+    let mut all = HashSet::new();
+    for drive in vmx.disks() {
+        for name in [drive.file, drive.redo].into_iter().flatten() {
+            for file in vmdk::files(&FileOpener, &directory.join(name)).unwrap_or_default() {
+                if let Ok(facts) = std::fs::metadata(&file.path) {
+                    all.insert((facts.dev(), facts.ino()));
+                }
+            }
+        }
+    }
+    all
 }
 
 /// The machine's directory if nothing but these files is in it.

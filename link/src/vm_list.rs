@@ -10,6 +10,9 @@
 //! `|22` and a `|` as `|7C` (as in a .vmx), and a last line without its end is no line: it is what a
 //! power cut leaves of a registration that nobody was told of.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 /// Longest file that is read; beyond it something else lies there.
 pub const MAX_BYTES: u64 = 64 << 20;
 
@@ -34,7 +37,7 @@ impl VmList {
         let (lines, torn) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
         let line = |raw: &[u8]| {
             let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
-            Line { raw: raw.to_vec(), config: config_of(raw) }
+            Line { raw: raw.to_vec(), config: config_of(raw).map(Cow::into_owned) }
         };
         VmList { lines: lines.split_inclusive(|&byte| byte == b'\n').map(line).collect(), torn: torn.len() }
     }
@@ -74,6 +77,29 @@ impl VmList {
     }
 }
 
+/// The text of a list without some machines, every line ended; `None` when it has none of them. As
+/// [`VmList::remove`], in one pass over the bytes.
+#[must_use]
+pub fn without(bytes: &[u8], gone: &HashSet<&str>) -> Option<Vec<u8>> {
+    let lines: HashSet<Vec<u8>> = gone.iter().map(|config| line_of(config)).collect();
+    // A line as we write it, without anything escaped, stands for no other path.
+    let plain =
+        |line: &[u8]| line.starts_with(b"config \"/") && line.ends_with(b"\"\n") && !line.contains(&b'|');
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut found = false;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        // What is behind the last line end is no line.
+        let Some(raw) = line.strip_suffix(b"\n") else { break };
+        let named = || !plain(line) && config_of(raw).is_some_and(|config| gone.contains(&*config));
+        if lines.contains(line) || named() {
+            found = true;
+        } else {
+            kept.extend_from_slice(line);
+        }
+    }
+    found.then_some(kept)
+}
+
 /// The line that registers a machine, with its end.
 #[must_use]
 pub fn line_of(config: &str) -> Vec<u8> {
@@ -87,7 +113,7 @@ pub fn can_hold(config: &str) -> bool {
     config.starts_with('/') && !config.chars().any(char::is_control)
 }
 
-fn config_of(raw: &[u8]) -> Option<String> {
+fn config_of(raw: &[u8]) -> Option<Cow<'_, str>> {
     let rest = std::str::from_utf8(raw).ok()?.trim().strip_prefix("config")?;
     let path = rest.trim_start();
     if path.len() == rest.len() {
@@ -97,7 +123,10 @@ fn config_of(raw: &[u8]) -> Option<String> {
         Some(quoted) => quoted.strip_suffix('"')?,
         None => path,
     };
-    let path = path.replace("|22", "\"").replace("|7C", "|").replace("|7c", "|");
+    let path = match path.contains('|') {
+        true => Cow::Owned(path.replace("|22", "\"").replace("|7C", "|").replace("|7c", "|")),
+        false => Cow::Borrowed(path),
+    };
     can_hold(&path).then_some(path)
 }
 
@@ -133,6 +162,16 @@ mod tests {
         fn any_bytes_are_a_list_and_no_line_is_lost(bytes: Vec<u8>) {
             let list = VmList::parse(&bytes);
             prop_assert_eq!(list.bytes(), &bytes[..bytes.len() - list.torn()]);
+        }
+
+        #[test]
+        fn both_ways_of_removing_agree(names in prop::collection::vec("[a-c|\"]{1,3}", 0..12), gone in "[a-c|\"]{1,3}") {
+            let text: Vec<u8> = names.iter().flat_map(|name| line_of(&format!("/{name}"))).collect();
+            let gone = format!("/{gone}");
+            let mut list = VmList::parse(&text);
+            let there = list.configs().any(|config| config == gone);
+            list.remove(|config| config == gone);
+            prop_assert_eq!(without(&text, &HashSet::from([gone.as_str()])), there.then(|| list.bytes()));
         }
     }
 }

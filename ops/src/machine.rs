@@ -1,10 +1,14 @@
 //! What several operations on machines say: states, files, and the extension operations
 //! `VM_List` and `VM_Create`.
 
+use std::sync::Arc;
+
 use ops_derive::{Fragment, Op, Reply};
 
 use crate::disk::{AdapterType, DiskType};
-use crate::value::{ConfigPath, HostPath, Size};
+use crate::table::Field;
+use crate::value::{ConfigPath, Element, HostPath, Size};
+use crate::writer::Out;
 
 crate::words! {
     /// Whether a machine runs.
@@ -102,7 +106,28 @@ pub struct List {
 pub struct ListReply {
     /// One element per machine.
     #[field(list = "vms/vm")]
-    pub vms: Vec<ListedVm>,
+    pub vms: Vec<ListItem>,
+}
+
+/// A machine in a list, or its element as it was written before: most machines change rarely.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ListItem {
+    /// Still to be written.
+    Vm(ListedVm),
+    /// The whole element `vm`, written by [`Element::write_element`] of a [`ListedVm`].
+    Written(Arc<[u8]>),
+}
+
+impl Element for ListItem {
+    const KIND: &'static str = <ListedVm as Element>::KIND;
+    const NESTED: &'static [Field] = <ListedVm as Element>::NESTED;
+
+    fn write_element(&self, name: &str, out: &mut Out<'_>) {
+        match self {
+            ListItem::Vm(vm) => vm.write_element(name, out),
+            ListItem::Written(bytes) => out.rendered(bytes),
+        }
+    }
 }
 
 crate::words! {

@@ -103,6 +103,15 @@ link::messages! {
             /// What the names begin with.
             prefix: String,
         },
+        /// Which of these files do these machines of yours use? Answered by [`ToCore::Used`].
+        40 = Uses {
+            /// Number of the inquiry.
+            inquiry: u64,
+            /// Paths of .vmx files.
+            configs: Vec<String>,
+            /// Device and inode of each file, one after the other.
+            files: Vec<u64>,
+        },
     }
 }
 
@@ -165,6 +174,13 @@ link::messages! {
             task: u64,
             /// Why something is still there; empty when nothing is.
             left: String,
+        },
+        /// Answer to [`ToSession::Uses`].
+        40 = Used {
+            /// Number of the inquiry.
+            inquiry: u64,
+            /// Device and inode of each file that is used.
+            files: Vec<u64>,
         },
     }
 }
@@ -241,6 +257,13 @@ link::messages! {
             /// Path of the .vmx.
             config: String,
         } with 1..=1,
+        /// Which of these files are used by registered machines of other users, besides this one?
+        40 = UsedByOthers {
+            /// Path of the .vmx whose files they are.
+            config: String,
+            /// Device and inode of each file, one after the other.
+            files: Vec<u64>,
+        },
         /// An administrator asks the gateway about encryption.
         13 = Security {
             /// The question.
@@ -317,6 +340,11 @@ link::messages! {
         7 = Users {
             /// The sessions.
             users: Vec<SessionFacts>,
+        },
+        /// Files.
+        40 = Files {
+            /// Device and inode of each, one after the other.
+            files: Vec<u64>,
         },
         /// What the gateway says about encryption.
         8 = Security {

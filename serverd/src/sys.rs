@@ -35,19 +35,28 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
 /// # Errors
 /// When the file is too small, or as `mmap(2)`.
 pub(crate) fn map_counter(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
-    map(file, ProtFlags::READ | ProtFlags::WRITE)
+    let [first, _] = map(file, ProtFlags::READ | ProtFlags::WRITE)?;
+    Ok(first)
 }
 
-/// Maps a page in which another process publishes a number. The result must only be loaded from: a
-/// store ends the process by SIGSEGV.
+/// Maps a page for publishing two numbers to other processes.
 ///
 /// # Errors
 /// As [`map_counter`].
-pub(crate) fn map_published(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
+pub(crate) fn map_publishing(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 2]> {
+    map(file, ProtFlags::READ | ProtFlags::WRITE)
+}
+
+/// Maps a page in which another process publishes two numbers. They must only be loaded from: a store
+/// ends the process by SIGSEGV.
+///
+/// # Errors
+/// As [`map_counter`].
+pub(crate) fn map_published(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 2]> {
     map(file, ProtFlags::READ)
 }
 
-fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<&'static AtomicU64> {
+fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<[&'static AtomicU64; 2]> {
     let size = rustix::fs::fstat(file)?.st_size;
     if usize::try_from(size).is_ok_and(|size| size < COUNTER_BYTES) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the counter page is too small"));
@@ -61,7 +70,8 @@ fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<&'static AtomicU64> 
     // SAFETY: the mapping is page-aligned, readable, zero or written by atomics only, never
     // unmapped, and cannot fault because the core has sealed the file against shrinking. Where it is
     // not writable, the callers only load.
-    Ok(unsafe { AtomicU64::from_ptr(address.cast()) })
+    // Both numbers lie within the page.
+    Ok(unsafe { [AtomicU64::from_ptr(address.cast()), AtomicU64::from_ptr(address.cast::<u64>().add(1))] })
 }
 
 /// Registers a descriptor with the reactor of the current runtime.

@@ -321,3 +321,41 @@ fn a_private_machine_is_its_owners() {
         own.op("VM_Create", "<displayName>ours</displayName><diskSize>0</diskSize><private>0</private>");
     assert_eq!(list(&mut others), [shared.out("config")]);
 }
+
+/// A disk is kept for a machine that whoever deletes cannot even see.
+#[test]
+fn a_disk_that_an_invisible_machine_uses_is_kept() {
+    if !need_root("linked disks of two users") {
+        return;
+    }
+    let (owner, other) = (Account::new(), Account::new());
+    let instance = Setup::new().start();
+    let mut own = instance.unix().login(&owner).server();
+    let mut others = instance.unix().login(&other).server();
+    let made = own.op(
+        "VM_Create",
+        "<displayName>template</displayName><diskSize>1048576</diskSize><private>0</private>",
+    );
+    let template = PathBuf::from(made.out("config"));
+    let disk = template.with_file_name("template.vmdk");
+    let child = other.home.join("child.vmdk");
+    let request = format!("<file>{}</file><parent>{}</parent>", child.display(), disk.display());
+    assert!(others.op("CreateCOWDisk", &request).ok());
+    let clone = format!("<displayName>clone</displayName><existingDisk>{}</existingDisk>", child.display());
+    assert!(others.op("VM_Create", &clone).ok());
+    assert_eq!(list(&mut own), [template.display().to_string()]);
+
+    let shared = |exec: &mut Exec| {
+        let info = ask(exec, "VMDeleteInfo_DeleteVMInfo", &template);
+        info.all("path")
+            .into_iter()
+            .zip(info.all("shared"))
+            .find(|(path, _)| *path == disk.display().to_string())
+    };
+    assert_eq!(shared(&mut own).unwrap().1, "1");
+    assert_eq!(shared(&mut instance.exec()).unwrap().1, "1", "root looks himself");
+    let deleted = ask(&mut own, "VMDeleteEdit_DeleteVM", &template);
+    let kept = format!("{} is kept: another registered machine uses it", disk.display());
+    assert_eq!(deleted.all("warning"), [kept]);
+    assert!(disk.exists() && !template.exists());
+}

@@ -109,6 +109,11 @@ impl Inventory {
         self.places.contains_key(config)
     }
 
+    /// Paths of all .vmx files.
+    pub fn configs(&self) -> impl Iterator<Item = String> {
+        self.entries.values().map(|entry| entry.config.to_string())
+    }
+
     /// Takes a machine in; one that is there stays as it is.
     pub fn put(&mut self, config: &str, private: bool) {
         if self.contains(config) {
@@ -154,6 +159,11 @@ impl Inventory {
         (self.version, true, self.entries.values().map(change).collect())
     }
 
+    /// Publishes how many machines have a process.
+    pub fn publish_running(&self, count: u64) {
+        self.news.running.store(count, Ordering::Release);
+    }
+
     /// The page of news, for a new session process.
     ///
     /// # Errors
@@ -163,11 +173,13 @@ impl Inventory {
     }
 }
 
-/// A page in which the core publishes the version of the inventory. Nobody else can write there.
+/// A page in which the core publishes the version of the inventory and the number of machines that have
+/// a process. Nobody else can write there.
 #[derive(Debug)]
 struct News {
     page: OwnedFd,
-    value: &'static AtomicU64,
+    version: &'static AtomicU64,
+    running: &'static AtomicU64,
 }
 
 impl News {
@@ -175,14 +187,14 @@ impl News {
         let page = memfd_create("vmserverd-news", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&page, COUNTER_BYTES as u64)?;
         // Our own mapping is made before the seal that forbids any further one for writing.
-        let value = crate::sys::map_counter(&page)?;
+        let [version, running] = crate::sys::map_publishing(&page)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&page, seals)?;
-        Ok(News { page, value })
+        Ok(News { page, version, running })
     }
 
     fn publish(&self, version: u64) {
-        self.value.store(version, Ordering::Release);
+        self.version.store(version, Ordering::Release);
     }
 }
 
@@ -253,10 +265,12 @@ mod tests {
     fn the_news_are_read_by_everybody_and_written_by_nobody_else() {
         let mut inventory = inventory(&[]);
         let page = inventory.news().unwrap();
-        let seen = crate::sys::map_published(&page).unwrap();
+        let [seen, running] = crate::sys::map_published(&page).unwrap();
         let before = seen.load(Ordering::Acquire);
         inventory.put("/a.vmx", false);
         assert_eq!(seen.load(Ordering::Acquire), before + 1);
+        inventory.publish_running(7);
+        assert_eq!(running.load(Ordering::Acquire), 7);
         assert!(rustix::io::pwrite(&page, b"12345678", 0).is_err());
         assert!(crate::sys::map_counter(&page).is_err());
     }

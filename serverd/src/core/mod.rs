@@ -13,6 +13,7 @@
 //! * [`questions`] answers what handlers ask: of the [`inventory`], of [`tasks`] and their [`journal`].
 //!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
 //! * [`security`] passes questions about encryption on to the gateway.
+//! * [`sharing`] asks owners whether their machines use a file.
 //! * [`machines`] starts, knows and finds again the processes of running machines.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
@@ -31,6 +32,7 @@ pub mod proof;
 pub mod questions;
 pub mod ration;
 pub mod security;
+pub mod sharing;
 pub mod store;
 pub mod supervisor;
 pub mod tasks;
@@ -112,6 +114,18 @@ pub enum Event {
         ask: Ask,
         /// Whether the caller has it, and what was found out on the way.
         proven: Result<Proven, ops::Error>,
+    },
+    /// It was looked who owns which machine.
+    Owners {
+        /// The inquiry that it is for.
+        inquiry: u64,
+        /// Owners, with the paths of their machines.
+        owners: Vec<(journal::Owner, Vec<String>)>,
+    },
+    /// An inquiry has taken long enough.
+    InquiryOver {
+        /// Its number.
+        inquiry: u64,
     },
     /// The writer has worked.
     Stored(store::Results),
@@ -373,9 +387,13 @@ impl Core {
             Event::Machine(id, event) => self.supervisor.machine_event(id, event),
             Event::EventsWaited(asker) => self.supervisor.events_waited(asker),
             Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
+            Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
+            Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
             Event::Stored(results) => self.supervisor.stored(results),
             Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }
+        // Before anybody can read an answer that says otherwise.
+        self.supervisor.publish_running();
     }
 
     /// Obeys the gateway.

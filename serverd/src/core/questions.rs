@@ -128,6 +128,7 @@ impl Supervisor {
                 self.answer_in_pieces(asker, pieces, |tasks| Answer::Tasks { tasks })
             }
             Ask::StopTask { task } => self.stop_task(asker, uid, admin, task),
+            Ask::UsedByOthers { config, files } => self.begin_inquiry(asker, &config, files),
             Ask::DeleteTask { task } => {
                 let result = self.shared.tasks.delete(uid, admin, task);
                 self.write_journal();

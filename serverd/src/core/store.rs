@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
 
 use ::link::product_config::replace_file;
-use ::link::vm_list::{self, VmList};
+use ::link::vm_list;
 use hypervisor::event_log::{self, LogRights};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
@@ -221,8 +221,10 @@ fn append(path: &Path, lines: &[u8], mode: u32) -> io::Result<()> {
         // Whatever the umask is.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     }
-    let end = whole_lines(&file)?;
-    file.set_len(end)?;
+    let (size, end) = whole_lines(&file)?;
+    if size != end {
+        file.set_len(end)?;
+    }
     let result = file.write_all_at(lines, end).and_then(|()| file.sync_data());
     if result.is_err() {
         // Nobody may find half of it, nor a whole line that was called a failure.
@@ -236,10 +238,11 @@ fn append(path: &Path, lines: &[u8], mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the last whole line of a file ends.
-fn whole_lines(file: &File) -> io::Result<u64> {
+/// The size of a file, and where its last whole line ends.
+fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
     const BLOCK: usize = 4096;
-    let mut end = file.metadata()?.size();
+    let size = file.metadata()?.size();
+    let mut end = size;
     let mut block = [0; BLOCK];
     while end > 0 {
         let start = end.saturating_sub(BLOCK as u64);
@@ -247,11 +250,11 @@ fn whole_lines(file: &File) -> io::Result<u64> {
         let Some(bytes) = block.get_mut(..length) else { break };
         file.read_exact_at(bytes, start)?;
         if let Some(at) = bytes.iter().rposition(|&byte| byte == b'\n') {
-            return Ok(start + at as u64 + 1);
+            return Ok((size, start + at as u64 + 1));
         }
         end = start;
     }
-    Ok(0)
+    Ok((size, 0))
 }
 
 /// Rewrites a list without some machines. A list that does not exist, or has none of them, stays.
@@ -261,13 +264,9 @@ fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut list = VmList::parse(&bytes);
-    if !list.configs().any(|config| removed.contains(config)) {
-        return Ok(());
-    }
-    list.remove(|config| removed.contains(config));
+    let Some(kept) = vm_list::without(&bytes, removed) else { return Ok(()) };
     let mode = std::fs::metadata(path).map_or(LIST_MODE, |facts| facts.mode() & 0o7777);
-    replace_file(path, &list.bytes(), mode)
+    replace_file(path, &kept, mode)
 }
 
 /// Reads a list of machines.
@@ -365,7 +364,7 @@ mod tests {
         let end = |contents: &[u8]| {
             file.set_len(0).unwrap();
             file.write_all_at(contents, 0).unwrap();
-            whole_lines(&file).unwrap()
+            whole_lines(&file).unwrap().1
         };
         assert_eq!(end(b""), 0);
         assert_eq!(end(b"torn"), 0);

@@ -31,6 +31,7 @@ use super::processes::{self, Handles, ProcessEvent, ProcessId};
 use super::questions::{Claim, Shared, UnderWay};
 use super::ration::Ration;
 use super::security::Gateway;
+use super::sharing::Sharing;
 use crate::channel::{SessionFacts, ToCore, ToSession};
 
 /// How often a session is handed to another process because the last one died on the way.
@@ -121,6 +122,7 @@ pub struct Supervisor {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) shared: Shared,
     pub(super) under_way: UnderWay,
+    pub(super) sharing: Sharing,
     pub(super) gateway: Gateway,
     processes: HashMap<ProcessId, Process>,
     /// The process that gets new sessions of an identity.
@@ -142,6 +144,7 @@ impl Supervisor {
             events,
             shared,
             under_way: UnderWay::default(),
+            sharing: Sharing::default(),
             gateway: Gateway::default(),
             processes: HashMap::new(),
             current: HashMap::new(),
@@ -391,6 +394,7 @@ impl Supervisor {
                 self.shared.tasks.cleaned(id, task, &left)?;
                 self.tasks_changed();
             }
+            ToCore::Used { inquiry, files } => self.used(id, inquiry, files)?,
         }
         Ok(())
     }
@@ -447,6 +451,12 @@ impl Supervisor {
         Some(SessionFacts { name: live.name.to_string(), time: live.since, address: live.peer.to_string() })
     }
 
+    /// Lets session processes know whether there is any running machine to ask about.
+    pub fn publish_running(&self) {
+        let count = self.machines.connected().count();
+        self.shared.inventory.publish_running(count as u64);
+    }
+
     /// Requests answered since start, over all users.
     #[must_use]
     pub fn request_count(&self) -> u64 {
@@ -494,6 +504,7 @@ impl Supervisor {
         admission.closed(process.key.uid, live);
         self.detach(|gone, _| gone == id);
         self.shared.tasks.process_died(id);
+        self.nobody_answers(id);
         self.clean_up();
         let how = process.exited.unwrap_or_default();
         let (pid, name) = (process.handles.pid, process.name);

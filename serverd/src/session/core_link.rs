@@ -4,10 +4,10 @@
 //! pieces. When the core is gone, everybody who waits is told. What goes over the channel is
 //! [`crate::channel`]'s; what handlers see is [`handlers::Core`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct CoreLink {
     outbox: Outbox<ToCore>,
     waiting: Mutex<Waiting>,
     inventory: Copy,
+    /// How many machines have a process.
+    running: &'static AtomicU64,
     tasks: Arc<Tasks>,
 }
 
@@ -71,10 +73,12 @@ impl std::fmt::Debug for Asker {
 
 impl CoreLink {
     /// Asks through `outbox`; answers must be given to [`CoreLink::answer`]. `news` is the page in
-    /// which the core publishes the version of the inventory.
+    /// which the core publishes the version of the inventory and the number of running machines.
     #[must_use]
-    pub fn new(outbox: Outbox<ToCore>, news: &'static AtomicU64) -> Self {
-        CoreLink { outbox, waiting: Mutex::default(), inventory: Copy::new(news), tasks: Arc::default() }
+    pub fn new(outbox: Outbox<ToCore>, news: [&'static AtomicU64; 2]) -> Self {
+        let [version, running] = news;
+        let inventory = Copy::new(version);
+        CoreLink { outbox, waiting: Mutex::default(), inventory, running, tasks: Arc::default() }
     }
 
     /// The tasks that were started through this link.
@@ -105,6 +109,12 @@ impl CoreLink {
         asker.pieces.push(answer);
         // Somebody who no longer waits has closed the connection; the answer is then for nobody.
         let _ = asker.to.send(asker.pieces);
+    }
+
+    /// Tells the core something that it has asked for.
+    pub fn tell(&self, message: ToCore) {
+        // A core that takes no message has gone, which shows elsewhere.
+        let _ = self.outbox.push(message, Vec::new());
     }
 
     /// The core is gone: nobody will be answered any more.
@@ -281,6 +291,19 @@ impl Core for CoreLink {
         self.order(Ask::Unregister { config: config.to_owned(), idle }, vec![proof])
     }
 
+    fn used_by_others(&self, config: &str, files: Vec<(u64, u64)>) -> Later<'_, HashSet<(u64, u64)>> {
+        let files = files.into_iter().flat_map(|(device, inode)| [device, inode]).collect();
+        let asked = self.ask(Ask::UsedByOthers { config: config.to_owned(), files }, Vec::new(), None);
+        Box::pin(async move {
+            match asked.await?.pop() {
+                Some(Answer::Files { files }) => {
+                    Ok(files.as_chunks::<2>().0.iter().map(|[device, inode]| (*device, *inode)).collect())
+                }
+                _ => Err(beside("no files")),
+            }
+        })
+    }
+
     fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Later<'_, ()> {
         self.order(Ask::Attach { session, config: config.to_owned() }, vec![vmx])
     }
@@ -302,6 +325,9 @@ impl Core for CoreLink {
     }
 
     fn running(&self) -> Later<'_, Arc<BTreeMap<String, Running>>> {
+        if self.running.load(Ordering::Acquire) == 0 {
+            return Box::pin(async { Ok(Arc::default()) });
+        }
         let asked = self.ask(Ask::Running {}, Vec::new(), None);
         Box::pin(async move {
             let machines = |piece| match piece {
@@ -375,7 +401,7 @@ mod tests {
     use super::*;
 
     fn link() -> CoreLink {
-        CoreLink::new(Outbox::new(8), Box::leak(Box::new(AtomicU64::new(1))))
+        CoreLink::new(Outbox::new(8), [1, 0].map(|number| &*Box::leak(Box::new(AtomicU64::new(number)))))
     }
 
     #[tokio::test]

@@ -210,6 +210,9 @@ impl Session {
                         self.core.answer(question, answer.0, more);
                     }
                     Ok(Some((ToSession::StopTask { task }, _))) => tasks.stop(task),
+                    Ok(Some((ToSession::Uses { inquiry, configs, files }, _))) => {
+                        self.look_for(inquiry, configs, files);
+                    }
                     Ok(Some((ToSession::Clean { task, directory, prefix }, _))) => {
                         leave = None;
                         tasks.clean(task, Partial { directory, prefix });
@@ -255,6 +258,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Looks, on a thread, which files the machines of this user use, and tells the core.
+    fn look_for(&self, inquiry: u64, configs: Vec<String>, files: Vec<u64>) {
+        let (user, core) = (self.user.clone(), Arc::clone(&self.core));
+        tokio::task::spawn_blocking(move || {
+            let wanted = files.as_chunks::<2>().0.iter().map(|[device, inode]| (*device, *inode)).collect();
+            let used = handlers::files_used_by(&user, &configs, &wanted);
+            core.tell(ToCore::Used { inquiry, files: used.into_iter().flat_map(|(a, b)| [a, b]).collect() });
+        });
     }
 
     /// Starts the task of a session.

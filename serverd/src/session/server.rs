@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use handlers::{Ctx, Failure, Linked, Run};
 use ops::guard::Document;
@@ -135,7 +135,20 @@ impl Server {
                 Err(failure) => self.fail(ctx, id, name, failure, out),
             },
             Run::Async(prepare) => match caught(|| prepare(ctx, input)) {
-                Ok(later) => Handled::Slow(self.slow(ctx, id, name, Caught(later))),
+                Ok(later) => {
+                    let mut later = Caught(later);
+                    // An answer that needs nobody else is there at once, and takes no detour. One that
+                    // does is polled again by whoever waits for it.
+                    match Pin::new(&mut later).poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(Ok(reply)) => {
+                            self.count();
+                            out.extend_from_slice(&reply);
+                            Handled::Done
+                        }
+                        Poll::Ready(Err(failure)) => self.fail(ctx, id, name, failure, out),
+                        Poll::Pending => Handled::Slow(self.slow(ctx, id, name, later)),
+                    }
+                }
                 Err(failure) => self.fail(ctx, id, name, failure, out),
             },
         }

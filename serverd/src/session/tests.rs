@@ -66,6 +66,13 @@ impl Core for TestCore {
     fn unregister(&self, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }
+    fn used_by_others(
+        &self,
+        _: &str,
+        _: Vec<(u64, u64)>,
+    ) -> Answer<'_, std::collections::HashSet<(u64, u64)>> {
+        nothing()
+    }
     fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }

@@ -51,7 +51,7 @@ use crate::workspace::Binaries;
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P15 P16 P18 P19 P20 [default: all]
+    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P15 P16 P18 P18u P19 P19m P20 [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -93,8 +93,8 @@ const GROUPS: [Group; 12] = [
     (&["P10"], files::reflink),
     (&["P11"], files::listing),
     (&["P15", "P16"], machines::looking),
-    (&["P18"], machines::changing),
-    (&["P19"], machines::starting),
+    (&["P18", "P18u"], machines::changing),
+    (&["P19", "P19m"], machines::starting),
     (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
 
