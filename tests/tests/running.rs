@@ -82,14 +82,14 @@ fn ask(exec: &mut Exec, op: &str, path: &Path) -> Reply {
 
 /// A session of an account, over TCP with its password.
 fn session(instance: &Instance, account: &Account) -> Exec {
-    let mut client = instance.tcp().greeted().login(account);
+    let mut client = instance.tcp().login(account);
     assert_eq!(client.ask("GLOBAL server"), "200 Connected to vmware-serverd.");
     Exec::new(client)
 }
 
 fn state(exec: &mut Exec, path: &Path) -> (String, u32) {
     let info = ask(exec, "VM_INFO", path);
-    (info.out("powerState"), info.out("pid").parse().unwrap())
+    (info.all("powerState")[0].clone(), info.all("pid")[0].parse().unwrap())
 }
 
 fn greets(exec: &mut Exec, path: &Path) {
@@ -106,7 +106,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
         return;
     }
     let account = Account::new();
-    let instance = Setup::new().hasty().start();
+    let instance = Setup::new().plain().hasty().start();
     let path = machine(&instance, "one", &account);
     let mut exec = session(&instance, &account);
     assert!(ask(&mut exec, "VMRegister", &path).ok());
@@ -119,7 +119,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
     assert_eq!(process::status(pid, "CapEff").as_deref(), Some("0000000000000000"));
     assert_eq!(process::status(pid, "NoNewPrivs").as_deref(), Some("1"));
     assert!(process::network_sockets(pid).is_empty());
-    let connected = exec.op("VMServerd_GetConnectedVMList", "").all("config");
+    let connected = exec.op("VMServerd_GetConnectedVMList", "").all("vm");
     assert_eq!(connected, [path.display().to_string()]);
     let (code, text) = ask(&mut exec, "VM_Start", &path).error().unwrap();
     assert_eq!(code, -8);
@@ -130,7 +130,7 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
     // The next server finds it: same process, still at it.
     process::kill(instance.core());
     let mut exec = eventually("a new server", || {
-        let mut client = instance.tcp().greeted().login(&account);
+        let mut client = instance.tcp().login(&account);
         (client.ask("GLOBAL server") == "200 Connected to vmware-serverd.").then(|| Exec::new(client))
     });
     assert_eq!(state(&mut exec, &path), ("on".into(), pid));
@@ -162,7 +162,7 @@ fn of_two_starts_at_the_same_time_one_wins() {
         return;
     }
     let account = Account::new();
-    let instance = Setup::new().hasty().start();
+    let instance = Setup::new().plain().hasty().start();
     let path = machine(&instance, "two", &account);
     let mut sessions = [session(&instance, &account), session(&instance, &account)];
     assert!(ask(&mut sessions[0], "VMRegister", &path).ok());
@@ -196,7 +196,8 @@ fn without_the_device_a_start_says_so() {
     }
     let instance = Setup::new().owned_by(&account).start();
     let path = machine(&instance, "none", &account);
-    let mut exec = instance.exec();
+    let caller = tests::Caller::new(env!("CARGO_BIN_EXE_caller"), &instance, &account);
+    let mut exec = caller.unix().local().server();
     assert!(ask(&mut exec, "VMRegister", &path).ok());
     let (code, text) = ask(&mut exec, "VM_Start", &path).error().unwrap();
     assert_eq!(code, -19);
