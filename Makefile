@@ -8,10 +8,11 @@
 
 SHELL := /bin/bash
 
-# A C compiler for the TLS library (aws-lc, built without cmake) and PAM's header files.
-RUN_PACKAGES := gcc libc6-dev libpam0g-dev
+# A C compiler for the TLS library (aws-lc, built without cmake), PAM's header files, and the BIOS of
+# virtual machines.
+RUN_PACKAGES := gcc libc6-dev libpam0g-dev seabios
 # A C++ compiler for libFuzzer; the clients that the gateway is proven against; firmware and guests for machines.
-TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 medusa memtest86+ mtools netcat-openbsd nmap openssl patator qemu-utils seabios
+TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 medusa memtest86+ mtools netcat-openbsd nmap openssl patator qemu-utils
 
 .PHONY: help run test
 

@@ -3,13 +3,19 @@
 use handlers_derive::handler;
 use ops::host::{GetBridgedNet, GetHostOnlyNet, GetVirtualNet, NetworkType, NetworksReply};
 
+use ops::Error;
+
 use crate::networks::{self, Interfaces};
 use crate::{Ctx, Failure};
 
 /// The networks of a type, or all.
 fn list(ctx: &Ctx, wanted: Option<NetworkType>) -> Result<NetworksReply, Failure> {
     let found = Interfaces::look().and_then(|host| networks::all(&ctx.layout.path("/etc/vmware"), &host));
-    let mut networks = found.map_err(|error| Failure::internal("looking for networks", error))?;
+    // The text names the file of the product that cannot be read, or what the kernel did not tell.
+    let mut networks = found.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::no_access(error),
+        _ => Error::unspecified(error.to_string()),
+    })?;
     networks.retain(|network| wanted.is_none_or(|wanted| wanted == network.kind));
     Ok(NetworksReply { networks })
 }

@@ -50,14 +50,14 @@ fn look(
             let machine = Machine::open(user, &config()?).ok()?;
             let visible = !machine::hidden(user, listed, &machine.metadata);
             let details = Facts::of(&machine, Some(running.clone())).details(&machine);
-            return visible.then(|| ListItem::Vm(ListedVm { config: machine.config, details }));
+            return visible.then(|| ListItem::Vm(Box::new(ListedVm { config: machine.config, details })));
         }
         let known = match known {
             Some(known) => known,
             // Nothing but the path is wanted: whether it can be read is soon seen.
             None if !req.details => {
                 let vm = ListedVm { config: config()?, details: VmDetails::default() };
-                return machine::exists(user, listed).then_some(ListItem::Vm(vm));
+                return machine::exists(user, listed).then_some(ListItem::Vm(Box::new(vm)));
             }
             None => CACHE.look(user, &config()?).ok()?,
         };
@@ -67,7 +67,7 @@ fn look(
         if req.details {
             return Some(ListItem::Written(Arc::clone(&known.listed)));
         }
-        Some(ListItem::Vm(ListedVm { config: config()?, details: VmDetails::default() }))
+        Some(ListItem::Vm(Box::new(ListedVm { config: config()?, details: VmDetails::default() })))
     };
     chosen.into_iter().zip(known).filter_map(item).collect()
 }

@@ -13,6 +13,7 @@ use ops::vm_power::{
 };
 use ops::{Error, Fault};
 
+use crate::machine::Machine;
 use crate::tasks::{NewTask, Work};
 use crate::{Core, Ctx, Failure, machine};
 
@@ -65,6 +66,7 @@ async fn suspend(ctx: &Ctx, req: Suspend) -> Result<PowerReply, Failure> {
 #[handler]
 async fn pause(ctx: &Ctx, req: Pause) -> Result<StateReply, Failure> {
     let machine = machine::operable(ctx, &req.config).await?;
+    not_suspended(ctx, &machine, "pause").await?;
     ctx.core.ask_machine(req.config.as_str(), machine.descriptor()?, ToVmx::Pause { request: 0 }).await?;
     Ok(StateReply { config: req.config, state: State { power: PowerState::On, paused: true } })
 }
@@ -73,6 +75,7 @@ async fn pause(ctx: &Ctx, req: Pause) -> Result<StateReply, Failure> {
 #[handler]
 async fn resume(ctx: &Ctx, req: Resume) -> Result<StateReply, Failure> {
     let machine = machine::operable(ctx, &req.config).await?;
+    not_suspended(ctx, &machine, "resume").await?;
     ctx.core.ask_machine(req.config.as_str(), machine.descriptor()?, ToVmx::Resume { request: 0 }).await?;
     Ok(StateReply { config: req.config, state: State { power: PowerState::On, paused: false } })
 }
@@ -80,6 +83,12 @@ async fn resume(ctx: &Ctx, req: Resume) -> Result<StateReply, Failure> {
 async fn power(ctx: &Ctx, req: PowerRequest, power: Power) -> Result<PowerReply, Failure> {
     let PowerRequest { config, mode, background } = req;
     let machine = machine::operable(ctx, &config).await?;
+    match power {
+        Power::Start => {}
+        Power::Stop => not_suspended(ctx, &machine, "stop").await?,
+        Power::Reset => not_suspended(ctx, &machine, "reset").await?,
+        Power::Suspend => not_suspended(ctx, &machine, "suspend").await?,
+    }
     let (core, vmx) = (Arc::clone(&ctx.core), machine.descriptor()?);
     drop(machine);
     let path = config.clone();
@@ -90,6 +99,12 @@ async fn power(ctx: &Ctx, req: PowerRequest, power: Power) -> Result<PowerReply,
     }
     let state = work.await?;
     Ok(PowerReply { config, power: Some(state.power), paused: Some(state.paused), task_id: None })
+}
+
+/// Refuses what a suspended machine cannot do. The core, which reads no .vmx, would call it off.
+async fn not_suspended(ctx: &Ctx, machine: &Machine, verb: &str) -> Result<(), Failure> {
+    let suspended = machine::facts(ctx, machine).await?.state.power == PowerState::Suspended;
+    if suspended { Err(Error::state_conflict(verb, "suspended").into()) } else { Ok(()) }
 }
 
 /// Returns the state that was reached.

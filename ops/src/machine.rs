@@ -113,7 +113,7 @@ pub struct ListReply {
 #[derive(Clone, Debug, PartialEq)]
 pub enum ListItem {
     /// Still to be written.
-    Vm(ListedVm),
+    Vm(Box<ListedVm>),
     /// The whole element `vm`, written by [`Element::write_element`] of a [`ListedVm`].
     Written(Arc<[u8]>),
 }
