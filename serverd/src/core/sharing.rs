@@ -110,7 +110,7 @@ impl Supervisor {
     }
 
     /// An owner's process has answered.
-    pub(super) fn used(&mut self, process: ProcessId, inquiry: u64, files: Files) -> Result<(), String> {
+    pub(super) fn used(&mut self, process: ProcessId, inquiry: u64, files: &[u64]) -> Result<(), String> {
         // One that comes too late finds nothing.
         let Some(one) = self.sharing.inquiries.get_mut(&inquiry) else { return Ok(()) };
         match one.open.get_mut(&process) {

@@ -394,7 +394,7 @@ impl Supervisor {
                 self.shared.tasks.cleaned(id, task, &left)?;
                 self.tasks_changed();
             }
-            ToCore::Used { inquiry, files } => self.used(id, inquiry, files)?,
+            ToCore::Used { inquiry, files } => self.used(id, inquiry, &files)?,
         }
         Ok(())
     }
