@@ -15,6 +15,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -324,11 +325,14 @@ fn open_or_create(path: &Path, rights: LogRights) -> io::Result<File> {
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => {
-                match rustix::fs::open(path, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR) {
-                    Ok(fd) => File::from(fd),
-                    Err(Errno::EXIST) => continue,
-                    Err(error) => return Err(error.into()),
+                // It appears with all its rights: nobody may find a log that he will be able to read, and
+                // be refused.
+                match create(path, rights) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                    Ok(()) => {}
                 }
+                continue;
             }
             Err(error) => return Err(error.into()),
         };
@@ -350,6 +354,33 @@ fn open_or_create(path: &Path, rights: LogRights) -> io::Result<File> {
         }
         return Ok(file);
     }
+}
+
+/// Makes an empty log, with its rights before it has its name.
+fn create(path: &Path, rights: LogRights) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".event.{}.{number}.new", std::process::id()));
+    let make = || -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&temporary, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(rights.mode))?;
+        let (uid, gid) = (Uid::from_raw(rights.uid), Gid::from_raw(rights.gid));
+        // Who is not root cannot give it away.
+        let _ = rustix::fs::fchown(&file, Some(uid), Some(gid));
+        Ok(rustix::fs::linkat(
+            rustix::fs::CWD,
+            &temporary,
+            rustix::fs::CWD,
+            path,
+            rustix::fs::AtFlags::empty(),
+        )?)
+    };
+    // One of a process that died in between.
+    let _ = std::fs::remove_file(&temporary);
+    let made = make();
+    let _ = std::fs::remove_file(&temporary);
+    made
 }
 
 /// Whether the last byte ends a line; an empty file counts.

@@ -9,8 +9,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+
+/// How long a lock is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +92,18 @@ impl Storage for File {
     }
 
     fn lock_for(&self, access: Access) -> io::Result<bool> {
-        use rustix::io::Errno;
         let operation = match access {
             Access::Read => FlockOperation::NonBlockingLockShared,
             Access::Write => FlockOperation::NonBlockingLockExclusive,
         };
-        match rustix::fs::flock(self, operation) {
+        let start = Instant::now();
+        let mut locked = rustix::fs::flock(self, operation);
+        // A program that is just being started by a thread of the last holder has the lock until it runs.
+        while locked == Err(Errno::WOULDBLOCK) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+            locked = rustix::fs::flock(self, operation);
+        }
+        match locked {
             Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             // NFS asks for a descriptor open for writing before it grants a lock for writing.

@@ -22,7 +22,7 @@ use super::machines::launch::Launch;
 use super::machines::requests;
 use super::processes::ProcessId;
 use super::proof::{self, Claimant, Need, Proven};
-use super::store::{Failed, List, Results, Store, Work};
+use super::store::{Failed, List, Note, Results, Store, Work};
 use super::supervisor::Supervisor;
 use super::tasks::{Orphan, Tasks};
 use super::{Event as Happening, tasks};
@@ -66,8 +66,8 @@ pub struct UnderWay {
 
 #[derive(Debug)]
 enum AfterStore {
-    Registered { asker: Asker, config: String, private: bool, rights: Option<LogRights> },
-    Unregistered { asker: Asker, config: String, rights: Option<LogRights> },
+    Registered { asker: Asker, config: String, private: bool },
+    Unregistered { asker: Asker, config: String },
     Begun { asker: Asker, task: u64 },
 }
 
@@ -415,8 +415,9 @@ impl Supervisor {
                     return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
                 }
                 let list = if private { List::Private } else { List::Public };
-                let work = Work::Add(list, config.clone());
-                self.store(work, AfterStore::Registered { asker, config, private, rights });
+                let note = self.note(asker, rights, "Virtual machine registered.");
+                let work = Work::Add(list, config.clone(), note);
+                self.store(work, AfterStore::Registered { asker, config, private });
             }
             Ask::Unregister { config, idle } => {
                 if idle && self.shared.tasks.is_at_work_in(std::path::Path::new(&config).parent()) {
@@ -436,8 +437,9 @@ impl Supervisor {
                 {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }
-                let work = Work::Remove(config.clone());
-                self.store(work, AfterStore::Unregistered { asker, config, rights });
+                let note = self.note(asker, rights, "Virtual machine unregistered.");
+                let work = Work::Remove(config.clone(), note);
+                self.store(work, AfterStore::Unregistered { asker, config });
             }
             Ask::Attach { session, config } => {
                 if self.is_live(asker.process, session) {
@@ -477,14 +479,11 @@ impl Supervisor {
 
     // Writing.
 
-    /// Writes into the event log of a machine what somebody did to it.
-    fn log_event(&mut self, asker: Asker, config: &str, rights: Option<LogRights>, subject: &str) {
-        let (Some(rights), Some(owner)) = (rights, self.owner(asker.process)) else { return };
+    /// What the event log of a machine says about what somebody did to it.
+    fn note(&self, asker: Asker, rights: Option<LogRights>, subject: &str) -> Option<Note> {
         let mut event = Event::new(EventKind::Info, tasks::unix_now(), subject);
-        event.users.push(owner.name);
-        if let Some(store) = &mut self.shared.store {
-            store.push(Work::Event { config: config.to_owned(), rights, event });
-        }
+        event.users.push(self.owner(asker.process)?.name);
+        Some(Note { rights: rights?, event })
     }
 
     fn store(&mut self, work: Work, after: AfterStore) {
@@ -509,23 +508,21 @@ impl Supervisor {
     fn after(&mut self, after: AfterStore, result: Result<(), Failed>) {
         let result = result.map_err(|failed| not_written(&failed));
         match after {
-            AfterStore::Registered { asker, config, private, rights } => {
+            AfterStore::Registered { asker, config, private } => {
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is registered by {}", self.name(asker.process));
                     self.shared.inventory.put(&config, private);
-                    self.log_event(asker, &config, rights, "Virtual machine registered.");
                     self.announce(None, &config, Happened::Registered {});
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
-            AfterStore::Unregistered { asker, config, rights } => {
+            AfterStore::Unregistered { asker, config } => {
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is unregistered by {}", self.name(asker.process));
                     self.shared.inventory.remove(&config);
                     self.under_way.attached.remove(&config);
-                    self.log_event(asker, &config, rights, "Virtual machine unregistered.");
                     self.announce(None, &config, Happened::Unregistered {});
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));

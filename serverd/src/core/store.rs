@@ -42,13 +42,22 @@ pub enum List {
     Private,
 }
 
+/// An event for the log of a machine.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// Who may read the log.
+    pub rights: LogRights,
+    /// The event.
+    pub event: event_log::Event,
+}
+
 /// What the writer is to do.
 #[derive(Debug)]
 pub enum Work {
-    /// Add a machine to a list.
-    Add(List, String),
-    /// Remove a machine from both lists.
-    Remove(String),
+    /// Add a machine to a list, and then say so in its event log.
+    Add(List, String, Option<Note>),
+    /// Remove a machine from both lists, and then say so in its event log.
+    Remove(String, Option<Note>),
     /// Append a line, which has its end, to the journal of tasks.
     Journal(String),
     /// Append an event to the log of a machine. Nobody waits for it.
@@ -165,20 +174,18 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
     let (mut removed, mut removals) = (std::collections::HashSet::new(), Vec::new());
     for Job { number, work } in batch {
         match work {
-            Work::Add(list, config) => {
+            Work::Add(list, config, _) => {
                 if let Some((_, _, bytes, jobs)) = lines.iter_mut().find(|line| line.0 == *list) {
                     bytes.extend(vm_list::line_of(config));
                     jobs.push(*number);
                 }
             }
-            Work::Remove(config) => {
+            Work::Remove(config, _) => {
                 removed.insert(config.as_str());
                 removals.push(*number);
             }
             Work::Event { config, rights, event } => {
-                if let Err(error) = event_log::append(&places.event_logs, Path::new(config), *rights, event) {
-                    tracing::warn!("no event in the log of {config}: {error}");
-                }
+                note(places, config, *rights, event);
                 results.push((*number, Ok(())));
             }
             Work::Journal(line) => {
@@ -203,7 +210,22 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
         let path = &places.journal;
         report(journal_jobs, append(path, &journal, JOURNAL_MODE).map_err(|error| Failed::new(path, &error)));
     }
+    // Whoever is told that it is done finds the event as well.
+    for Job { number, work } in batch {
+        if let Work::Add(_, config, Some(said)) | Work::Remove(config, Some(said)) = work
+            && results.iter().any(|(done, result)| done == number && result.is_ok())
+        {
+            note(places, config, said.rights, &said.event);
+        }
+    }
     results
+}
+
+/// Appends an event to the log of a machine. That it cannot be is no reason to undo what it tells of.
+fn note(places: &Places, config: &str, rights: LogRights, event: &event_log::Event) {
+    if let Err(error) = event_log::append(&places.event_logs, Path::new(config), rights, event) {
+        tracing::warn!("no event in the log of {config}: {error}");
+    }
 }
 
 /// Appends whole lines durably, in the place of a torn one; on failure the file is as it was.
@@ -317,9 +339,9 @@ mod tests {
         let places = places(directory.path());
         std::fs::write(&places.public, "# ours\nconfig \"/old.vmx\"\nconfig \"/torn").unwrap();
         let batch = jobs(vec![
-            Work::Add(List::Public, "/a.vmx".into()),
-            Work::Add(List::Private, "/p.vmx".into()),
-            Work::Remove("/old.vmx".into()),
+            Work::Add(List::Public, "/a.vmx".into(), None),
+            Work::Add(List::Private, "/p.vmx".into(), None),
+            Work::Remove("/old.vmx".into(), None),
             Work::Journal("one\n".into()),
             Work::Journal("two\n".into()),
         ]);
@@ -338,8 +360,10 @@ mod tests {
     fn a_failure_names_the_file_and_concerns_only_its_jobs() {
         let directory = tempfile::tempdir().unwrap();
         let places = Places { public: "/nowhere/at/all/vm-list".into(), ..places(directory.path()) };
-        let batch =
-            jobs(vec![Work::Add(List::Public, "/a.vmx".into()), Work::Add(List::Private, "/b.vmx".into())]);
+        let batch = jobs(vec![
+            Work::Add(List::Public, "/a.vmx".into(), None),
+            Work::Add(List::Private, "/b.vmx".into(), None),
+        ]);
         let results = carry_out(&places, &batch);
         assert!(results.iter().any(|(number, result)| *number == 2 && result.is_ok()));
         let (_, failed) = results.iter().find(|(number, _)| *number == 1).unwrap();
@@ -352,7 +376,7 @@ mod tests {
         let places = places(directory.path());
         std::fs::write(&places.public, "config \"/a.vmx\"\n").unwrap();
         let before = std::fs::metadata(&places.public).unwrap().ino();
-        let results = carry_out(&places, &jobs(vec![Work::Remove("/b.vmx".into())]));
+        let results = carry_out(&places, &jobs(vec![Work::Remove("/b.vmx".into(), None)]));
         assert_eq!(results, [(1, Ok(()))]);
         assert_eq!(std::fs::metadata(&places.public).unwrap().ino(), before);
         assert!(!places.private.exists());
