@@ -100,10 +100,14 @@ fn modes_of_what_is_created() {
     assert_eq!(mode(layout.authd_socket().parent().unwrap()), 0o755);
     assert_eq!(mode(&layout.ssl_directory().join("rui.crt")), 0o444);
     assert_eq!(mode(&layout.ssl_directory().join("rui.key")), 0o400);
-    // Nothing in the instance is set-uid, set-gid, or writable by everybody, sockets for callers apart.
+    // Where everybody may make machines, and nobody can remove another's.
+    let machines = layout.path(link::layout::VM_DIRECTORY);
+    assert_eq!(mode(&machines), 0o1777);
+    // Nothing else in the instance is set-uid, set-gid, or writable by everybody, sockets for callers apart.
     check(layout.root(), &|path, mode| {
         assert_eq!(mode & 0o6000, 0, "{path:?}");
-        assert!(mode & 0o002 == 0 || path == layout.authd_socket(), "{path:?} is writable by everybody");
+        let meant = path == layout.authd_socket() || path == machines;
+        assert!(mode & 0o002 == 0 || meant, "{path:?} is writable by everybody");
     });
 }
 
