@@ -124,16 +124,47 @@ fn config_of(raw: &[u8]) -> Option<Cow<'_, str>> {
         None => path,
     };
     let path = match path.contains('|') {
-        true => Cow::Owned(path.replace("|22", "\"").replace("|7C", "|").replace("|7c", "|")),
+        true => Cow::Owned(unescaped(path)),
         false => Cow::Borrowed(path),
     };
     can_hold(&path).then_some(path)
+}
+
+/// Takes the escapes out, in one pass: what one of them stands for is never part of another.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('|') {
+        plain.push_str(before);
+        let code = after.get(..2).unwrap_or_default();
+        let character = match code {
+            "22" => Some('"'),
+            "7C" | "7c" => Some('|'),
+            // A bar of somebody who does not escape.
+            _ => None,
+        };
+        plain.push(character.unwrap_or('|'));
+        rest = if character.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    plain.push_str(rest);
+    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_path_that_looks_like_an_escape_is_itself() {
+        for path in ["/a|7c", "/a||7C|22b", "/|7C7c", "/a|", "/|2", "/\"|\""] {
+            let list = VmList::parse(&line_of(path));
+            assert_eq!(list.configs().collect::<Vec<_>>(), [path]);
+        }
+        // As the original or a hand has written it.
+        let list = VmList::parse(b"config \"/a|b\"\nconfig /c|7Cd\n");
+        assert_eq!(list.configs().collect::<Vec<_>>(), ["/a|b", "/c|d"]);
+    }
 
     #[test]
     fn a_list_as_people_have_it() {
