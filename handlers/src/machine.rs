@@ -48,6 +48,12 @@ pub struct Rights {
 }
 
 impl Rights {
+    /// As the lowest three bits of a file mode.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        u32::from(self.read) << 2 | u32::from(self.write) << 1 | u32::from(self.execute)
+    }
+
     /// From the lowest three bits of a file mode.
     fn from_bits(bits: u32) -> Self {
         Rights { read: bits & 4 != 0, write: bits & 2 != 0, execute: bits & 1 != 0 }

@@ -43,9 +43,6 @@ link::messages! {
         /// A machine asks something.
         5 = Question { /// Number of the question.
                        id: u32 },
-        /// The .vmx of a machine was changed.
-        6 = Config { /// Which key.
-                     key: String },
         /// A guest variable was set.
         7 = GuestInfo { /// Its name without `guestinfo.`
                         key: String },
@@ -82,7 +79,6 @@ impl Happened {
             Happened::State { .. } => "vm.state",
             Happened::Paused { .. } => "vm.paused",
             Happened::Question { .. } => "vm.question",
-            Happened::Config { .. } => "vm.config",
             Happened::GuestInfo { .. } => "vm.guestinfo",
             Happened::Device { .. } => "vm.device",
             Happened::Snapshot {} => "vm.snapshot",

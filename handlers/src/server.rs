@@ -161,7 +161,7 @@ fn reply_event(event: ServerEvent, config: Option<ConfigPath>) -> Event {
         }
         Happened::Paused { paused } => reply.paused = Some(paused),
         Happened::Question { id } => reply.id = Some(id),
-        Happened::Config { key } | Happened::GuestInfo { key } => reply.key = Some(key),
+        Happened::GuestInfo { key } => reply.key = Some(key),
         Happened::Device { device, connected } => {
             reply.device = Some(device);
             reply.connected = Some(connected);

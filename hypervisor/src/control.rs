@@ -423,11 +423,10 @@ link::messages! {
     }
 }
 
-impl ToVmx {
-    /// The number of the request.
-    #[must_use]
-    pub fn request(&self) -> u32 {
-        match *self {
+/// The number of a request, as a reference of the kind that the request is borrowed by.
+macro_rules! number_of {
+    ($message:expr) => {
+        match $message {
             ToVmx::Start { request, .. }
             | ToVmx::Stop { request, .. }
             | ToVmx::Reset { request, .. }
@@ -448,6 +447,19 @@ impl ToVmx {
             | ToVmx::SetGuestInfo { request, .. }
             | ToVmx::GetStatus { request } => request,
         }
+    };
+}
+
+impl ToVmx {
+    /// The number of the request.
+    #[must_use]
+    pub fn request(&self) -> u32 {
+        *number_of!(self)
+    }
+
+    /// Gives the request another number.
+    pub fn set_request(&mut self, number: u32) {
+        *number_of!(self) = number;
     }
 }
 

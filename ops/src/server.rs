@@ -71,7 +71,7 @@ pub struct WaitForEventsReply {
 /// Something that has happened. Which fields there are depends on `type`.
 #[derive(Clone, Debug, Default, PartialEq, Fragment)]
 pub struct Event {
-    /// `vm.registered`, `vm.unregistered`, `vm.state`, `vm.paused`, `vm.question`, `vm.config`,
+    /// `vm.registered`, `vm.unregistered`, `vm.state`, `vm.paused`, `vm.question`,
     /// `vm.guestinfo`, `vm.device`, `vm.snapshot`, `task.state` or `server.stopping`.
     #[field(name = "type", attribute)]
     pub kind: String,
@@ -89,7 +89,7 @@ pub struct Event {
     pub paused: Option<bool>,
     /// Number of the question; with `vm.question`.
     pub id: Option<u32>,
-    /// What was changed; with `vm.config` and `vm.guestinfo`.
+    /// What was changed; with `vm.guestinfo`.
     pub key: Option<String>,
     /// Name of the device; with `vm.device`.
     pub device: Option<String>,

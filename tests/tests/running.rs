@@ -1,5 +1,8 @@
 //! Machines that run: started, seen, killed, found again by the next server, over the wire.
 
+#[path = "../../hypervisor/vmx/tests/common/sector.rs"]
+mod sector;
+
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,39 +13,11 @@ use tests::{Account, Instance, Setup, eventually, need_root, process, skip};
 /// Off after the process was killed; the issue allows 100 ms, and a busy host takes its own time.
 const OFF_WITHIN: Duration = Duration::from_secs(5);
 
-/// Prints a text on COM1 and on the screen, then repeats what comes in on COM1 for ever.
-fn boot_sector() -> Vec<u8> {
-    let mut code = vec![
-        0xfa, // cli
-        0x31, 0xc0, // xor ax, ax
-        0x8e, 0xd8, // mov ds, ax
-        0xbe, 0x00, 0x7d, // mov si, 0x7d00
-        // next:
-        0xac, // lodsb
-        0x84, 0xc0, // test al, al
-        0x74, 0x0c, // jz echo
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xee, // out dx, al
-        0xb4, 0x0e, // mov ah, 0x0e
-        0x31, 0xdb, // xor bx, bx
-        0xcd, 0x10, // int 0x10
-        0xeb, 0xef, // jmp next
-        // echo:
-        0xba, 0xfd, 0x03, // mov dx, 0x3fd
-        0xec, // in al, dx
-        0xa8, 0x01, // test al, 1
-        0x74, 0xf8, // jz echo
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xec, // in al, dx
-        0xee, // out dx, al
-        0xeb, 0xf1, // jmp echo
-    ];
-    code.resize(0x100, 0);
-    code.extend_from_slice(b"HELLO FROM SECTOR 0\r\n\0");
-    code.resize(510, 0);
-    code.extend_from_slice(&[0x55, 0xaa]);
-    code.resize(1440 * 1024, 0);
-    code
+/// A floppy image with the boot sector of the machine's own tests.
+fn floppy() -> Vec<u8> {
+    let mut image = sector::boot_sector();
+    image.resize(1440 * 1024, 0);
+    image
 }
 
 /// Whether machines can run here; if not, says that the test is left out.
@@ -68,7 +43,7 @@ fn machine(instance: &Instance, name: &str, account: &Account) -> PathBuf {
         serial0.present = \"TRUE\"\n";
     std::fs::write(&path, vmx).unwrap();
     let image = directory.join("boot.img");
-    std::fs::write(&image, boot_sector()).unwrap();
+    std::fs::write(&image, floppy()).unwrap();
     for path in [&directory, &path, &image] {
         chown(path, Some(account.uid), Some(account.gid)).unwrap();
     }

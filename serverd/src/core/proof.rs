@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use handlers::machine::{self, Owned, Who};
 use hypervisor::event_log::LogRights;
 use ops::{Error, ErrorCode};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fgetxattr, fstat, stat};
@@ -44,7 +45,9 @@ pub struct Proven {
 pub struct Claimant {
     /// User id.
     pub uid: u32,
-    /// Primary group and all others.
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one included.
     pub groups: Vec<u32>,
 }
 
@@ -156,9 +159,16 @@ fn acl(fd: &OwnedFd) -> Vec<AclEntry> {
     entries.filter_map(entry).collect()
 }
 
-/// The kernel's rule for one right (4 read, 2 write, 1 execute) of somebody who is not root.
+/// The kernel's rule for one right (4 read, 2 write, 1 execute) of somebody who is not root. What mode
+/// bits say is decided where handlers decide it; an access control list can be asked of the kernel there,
+/// and only be read here.
 fn may(claimant: &Claimant, facts: &Stat, acl: &[AclEntry], right: u32) -> bool {
     let has = |rights: u32| rights & right != 0;
+    if acl.is_empty() {
+        let who = Who { uid: claimant.uid, gid: claimant.gid, groups: &claimant.groups };
+        let owned = Owned { uid: facts.st_uid, gid: facts.st_gid, mode: facts.st_mode };
+        return has(machine::rights(who, owned).bits());
+    }
     if claimant.uid == facts.st_uid {
         return has(facts.st_mode >> 6);
     }
@@ -184,7 +194,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn claimant(uid: u32) -> Claimant {
-        Claimant { uid, groups: vec![4242] }
+        Claimant { uid, gid: 4242, groups: vec![4242] }
     }
 
     /// The stat of a file, as if it belonged to somebody else.
@@ -217,7 +227,10 @@ mod tests {
         let facts = facts(0o750, 1, 1);
         assert!(may(&claimant(1000), &facts, &acl, 1) && !may(&claimant(1000), &facts, &acl, 2));
         assert!(may(&claimant(1001), &facts, &acl, 1), "by the named group");
-        assert!(!may(&Claimant { uid: 1001, groups: vec![1] }, &facts, &acl, 1), "by the owning group");
+        assert!(
+            !may(&Claimant { uid: 1001, gid: 1, groups: vec![1] }, &facts, &acl, 1),
+            "by the owning group"
+        );
     }
 
     #[test]
@@ -235,7 +248,7 @@ mod tests {
         let read = || File::open(&path).unwrap().into();
         let code = |result: Result<_, Error>| result.map(drop).map_err(|error| error.code.number());
         // Somebody whose uid is not root's, and who owns the file when the test is not root.
-        let who = if me == 0 { Claimant { uid: 12345, groups: vec![0] } } else { claimant(me) };
+        let who = if me == 0 { Claimant { uid: 12345, gid: 0, groups: vec![0] } } else { claimant(me) };
         assert_eq!(code(prove(Need::See, &who, config, &read())), Ok(()));
         assert_eq!(code(prove(Need::Administer, &who, config, &read())), Err(-4));
         if me == 0 {
@@ -255,7 +268,7 @@ mod tests {
         let of_directory: OwnedFd = File::open(directory.path()).unwrap().into();
         assert_eq!(code(prove(Need::Unregister, &who, config, &of_directory)), Err(-4), "the file is there");
         std::fs::remove_file(&path).unwrap();
-        let who = Claimant { uid: fstat(&of_directory).unwrap().st_uid, groups: Vec::new() };
+        let who = Claimant { uid: fstat(&of_directory).unwrap().st_uid, gid: 4242, groups: Vec::new() };
         assert_eq!(code(prove(Need::Unregister, &who, config, &of_directory)), Ok(()));
         assert_eq!(code(prove(Need::Administer, &who, config, &of_directory)), Err(-11));
         if me == 0 {

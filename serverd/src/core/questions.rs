@@ -369,7 +369,7 @@ impl Supervisor {
         let Some(Claim { question, ask, need, config, fd }) = claims.waiting.pop_front() else { return };
         claims.proving = true;
         groups.push(gid);
-        let claimant = Claimant { uid, groups };
+        let claimant = Claimant { uid, gid, groups };
         let events = self.events.clone();
         tokio::task::spawn_blocking(move || {
             let proven = proof::prove(need, &claimant, &config, &fd).and_then(|rights| {

@@ -91,28 +91,8 @@ fn verb(ask: &ToVmx) -> &'static str {
 
 /// The request with another number; `None` for a start, which only the core asks for.
 fn numbered(mut ask: ToVmx, number: u32) -> Option<ToVmx> {
-    match &mut ask {
-        ToVmx::Start { .. } => return None,
-        ToVmx::Stop { request, .. }
-        | ToVmx::Reset { request, .. }
-        | ToVmx::Suspend { request, .. }
-        | ToVmx::Pause { request }
-        | ToVmx::Resume { request }
-        | ToVmx::CreateSnapshot { request, .. }
-        | ToVmx::RevertToSnapshot { request, .. }
-        | ToVmx::RemoveAllSnapshots { request }
-        | ToVmx::ListSnapshots { request }
-        | ToVmx::Connect { request, .. }
-        | ToVmx::Answer { request, .. }
-        | ToVmx::SerialRead { request, .. }
-        | ToVmx::SerialWrite { request, .. }
-        | ToVmx::Keys { request, .. }
-        | ToVmx::Screenshot { request }
-        | ToVmx::GetGuestInfo { request, .. }
-        | ToVmx::SetGuestInfo { request, .. }
-        | ToVmx::GetStatus { request } => *request = number,
-    }
-    Some(ask)
+    ask.set_request(number);
+    (!matches!(ask, ToVmx::Start { .. })).then_some(ask)
 }
 
 /// Number of the request that a message answers; `None` for an event.
