@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use link::vm_list::VmList;
-use tests::exec::Exec;
+use tests::exec::{Exec, Reply};
 use tests::{Instance, Setup, eventually, process};
 
 /// Kills in a usual run; `VMSERVERD_KILLS` says otherwise (1000 for the full test).
@@ -22,6 +22,11 @@ enum Known {
     Gone,
     /// The server died before it answered: either is right.
     Either,
+}
+
+/// Whether the server died between the request and its answer.
+fn cut_off(reply: &Reply) -> bool {
+    reply.error().is_some_and(|(code, text)| code == -999 && text.starts_with("The server ended"))
 }
 
 /// A worker, who alone changes its machines.
@@ -72,10 +77,22 @@ impl Worker<'_> {
             "VM_List",
             &format!("<details>0</details><configs>{configs}</configs>"),
         ));
-        let there = exec.try_reply()?.all("config");
+        let reply = exec.try_reply()?;
+        if cut_off(&reply) {
+            return Err(tests::client::End::Closed);
+        }
+        assert!(reply.ok(), "VM_List: {}", reply.text);
+        let there = reply.all("config");
         for (path, known) in &mut self.machines {
             let is = if there.contains(path) { Known::There } else { Known::Gone };
-            assert!(*known == is || *known == Known::Either, "{path} was {known:?} and is {is:?}");
+            if *known != is && *known != Known::Either {
+                let vm_list = self.instance.layout.path("/etc/vmware/vm-list");
+                let listed = std::fs::read(vm_list)
+                    .is_ok_and(|bytes| VmList::parse(&bytes).configs().any(|one| one == path));
+                let log = self.instance.serverd_log();
+                let told: Vec<&str> = log.lines().filter(|line| line.contains(path.as_str())).collect();
+                panic!("{path} was {known:?} and is {is:?}; in the file: {listed}; {told:#?}");
+            }
             *known = is;
         }
         Ok(())
@@ -93,14 +110,11 @@ impl Worker<'_> {
         *known = Known::Either;
         exec.client().try_send(request).map_err(|_| tests::client::End::Closed)?;
         let reply = exec.try_reply()?;
-        match reply.error() {
-            None => *known = after,
-            // It died between the request and the answer.
-            Some((-999, text)) if text.starts_with("The server ended") => {
-                return Err(tests::client::End::Closed);
-            }
-            Some(other) => panic!("{op}: {other:?}"),
+        if cut_off(&reply) {
+            return Err(tests::client::End::Closed);
         }
+        assert!(reply.ok(), "{op}: {}", reply.text);
+        *known = after;
         Ok(())
     }
 
