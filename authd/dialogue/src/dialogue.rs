@@ -340,7 +340,8 @@ fn thumbprint(rules: &Rules, argument: &[u8]) -> Step {
 
 /// `CONNECT <config file> <mode>`: the last word is the mode, everything before it the path.
 ///
-/// No machine can be registered yet, so every well-formed request names an unregistered one.
+/// There are no consoles yet, and the gateway has no way to ask the server about a machine: every
+/// well-formed request is answered as for a machine that is not registered, whether or not it is.
 fn connect(argument: &[u8]) -> Step {
     let mut words = argument.rsplitn(2, |&byte| byte == b' ');
     let mode = words.next().unwrap_or_default();

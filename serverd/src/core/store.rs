@@ -11,7 +11,7 @@
 //! A job whose result has arrived is on the disk. One that failed has left nothing behind.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
@@ -311,9 +311,7 @@ pub fn read_list(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As the system calls; the text names the path.
 pub fn replace_journal(path: &Path, lines: &str) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    bytes.write_all(lines.as_bytes())?;
-    replace_file(path, &bytes, JOURNAL_MODE)
+    replace_file(path, lines.as_bytes(), JOURNAL_MODE)
 }
 
 #[cfg(test)]

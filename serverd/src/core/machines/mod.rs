@@ -236,6 +236,7 @@ impl Machines {
             pid: machine.handles.pid,
             started: machine.started,
             cpu_percent: machine.usage.percent(),
+            // Consoles come through the gateway, which hands none over yet.
             remote_connections: 0,
             status: machine.now(),
         };
