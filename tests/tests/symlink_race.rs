@@ -110,13 +110,14 @@ fn nobody_gets_out_of_a_tree_that_changes_under_the_work() {
                     path("tree/x")
                 ),
             ),
-            (
-                "FileManager_RemoveDir",
-                format!("<directory>{}</directory><recursive>1</recursive>", path("tree/x")),
-            ),
+            // First the whole tree, in which the swaps go on, then what the attacker has made anew.
             (
                 "FileManager_RemoveDir",
                 format!("<directory>{}</directory><recursive>1</recursive>", path("tree")),
+            ),
+            (
+                "FileManager_RemoveDir",
+                format!("<directory>{}</directory><recursive>1</recursive>", path("tree/x")),
             ),
         ] {
             let reply = exec.op(operation, &arguments);
