@@ -12,7 +12,7 @@ SHELL := /bin/bash
 # virtual machines.
 RUN_PACKAGES := gcc libc6-dev libpam0g-dev seabios
 # A C++ compiler for libFuzzer; the clients that the gateway is proven against; firmware and guests for machines.
-TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 medusa memtest86+ mtools netcat-openbsd nmap openssl patator qemu-utils
+TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 libio-socket-ssl-perl medusa memtest86+ mtools netcat-openbsd nmap openssl patator perl qemu-utils
 
 .PHONY: help run test
 

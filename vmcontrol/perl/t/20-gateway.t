@@ -11,9 +11,9 @@ use Time::HiRes ();
 use VMware::VmPerl;
 
 my $directory = File::Temp->newdir;
-my $path = "$directory/authd.sock";
-$ENV{VMCONTROL_SOCKET} = $path;
-$ENV{VMCONTROL_ROOT} = "$directory/none";
+mkdir "$directory/$_" for qw(i i/run i/run/vmware i/etc i/etc/vmware);
+my $path = "$directory/i/run/vmware/authd.sock";
+$ENV{VMSERVERD_ROOT} = "$directory/i";
 
 my $BANNER = "220 VMware Authentication Daemon Version 1.00\r\n";
 my @LOGIN = ($BANNER, \'LOCAL', "230 User me logged in.\r\n", \'GLOBAL server', "200 Connected to vmware-serverd.\r\n");
@@ -67,25 +67,27 @@ sub against {
 sub connects { my ($server) = @_; return $server->connect(VMware::VmPerl::ConnectParams::new()) }
 
 for my $case (
-    [ 'a banner of another version', ["220 VMware Authentication Daemon Version 2.00\r\n"], -6, qr/^Incompatible version: 220 / ],
-    [ 'a mail server', ["220 mail.example.com ESMTP\r\n"], -6, qr/ESMTP/ ],
+    [ 'a banner of another version', ["220 VMware Authentication Daemon Version 2.00\r\n"], -6, qr/^Incompatible version: .*: 220 VMware/ ],
+    [ 'a mail server', ["220 mail.example.com ESMTP\r\n"], -14, qr/ESMTP/ ],
     [ 'another service', ["SSH-2.0-OpenSSH_9.2\r\n"], -14, qr/^Unexpected response from vmware-authd: SSH-2\.0/ ],
-    [ 'too many connections', ["421 Too many connections.\r\n"], -7, qr/421 Too many/ ],
+    [ 'too many connections', ["421 Too many connections.\r\n"], -7, qr/^Operation timed out: Too many connections\.$/ ],
     [ 'silence', [ [] ], -7, qr/^Operation timed out: no answer within 400 ms$/ ],
     [ 'half a banner', [ '220 VMware', [] ], -7, qr/400 ms/ ],
     [ 'a banner without end', [ 'x' x 5000, [] ], -14, qr/4096 bytes/ ],
     [ 'a close before the banner', [], -13, qr/^Connection lost: / ],
     [ 'a close after the banner', [$BANNER], -13, qr/^Connection lost: / ],
-    [ 'LOCAL refused', [ $BANNER, \'LOCAL', "530 Local login refused.\r\n" ], -4, qr/^Permission denied: 530 Local login refused\.$/ ],
-    [ 'login timed out', [ $BANNER, \'LOCAL', "421 Login timed out.\r\n" ], -7, qr/421/ ],
+    [ 'a reason and a close', [ $BANNER, "421 Shutting down.\r\n" ], -7, qr/^Operation timed out: Shutting down\.$/ ],
+    [ 'LOCAL refused', [ $BANNER, \'LOCAL', "530 Local login refused.\r\n" ], -4, qr/^Permission denied: Local login refused\.$/ ],
+    [ 'login timed out', [ $BANNER, \'LOCAL', "421 Login timed out.\r\n" ], -7, qr/: Login timed out\.$/ ],
     [ 'no server', [ @LOGIN[ 0 .. 3 ], "511 Error connecting to /usr/sbin/vmware-serverd process.\r\n" ],
         -14, qr{^Unexpected response from vmware-authd: 511 Error connecting to /usr/sbin/vmware-serverd process\.$} ],
     [ 'session refused', [ @LOGIN[ 0 .. 3 ], "512 The server daemon refused the session.\r\n" ], -14, qr/512 The server/ ],
-    [ '550', [ @LOGIN[ 0 .. 3 ], "550 You need execute access.\r\n" ], -4, qr/550/ ],
-    [ '551', [ @LOGIN[ 0 .. 3 ], "551 The config file /a is not registered.\r\n" ], -11, qr/551/ ],
-    [ '514', [ @LOGIN[ 0 .. 3 ], "514 Virtual machine /a is not running.\r\n" ], -8, qr/514/ ],
-    [ '552', [ @LOGIN[ 0 .. 3 ], "552 Virtual machine /a is busy.\r\n" ], -21, qr/552/ ],
-    [ 'control characters in a line', [ $BANNER, \'LOCAL', "500 a\e[2Jb\r\n" ], -14, qr/500 a%1B\[2Jb$/ ],
+    [ '550', [ @LOGIN[ 0 .. 3 ], "550 You need execute access.\r\n" ], -4, qr/: You need execute access\.$/ ],
+    [ '551', [ @LOGIN[ 0 .. 3 ], "551 The config file /a is not registered.\r\n" ], -11,
+        qr{^No such virtual machine: The config file /a is not registered\.\nPlease register .*\nvmware-cmd -s register "/a"$} ],
+    [ '514', [ @LOGIN[ 0 .. 3 ], "514 Virtual machine /a is not running.\r\n" ], -8, qr/ is not running\.$/ ],
+    [ '552', [ @LOGIN[ 0 .. 3 ], "552 Virtual machine /a is busy.\r\n" ], -21, qr/ is busy\.$/ ],
+    [ 'control characters in a line', [ $BANNER, \'LOCAL', "500 a\e[2Jb\r\n" ], -14, qr/500 a\xef\xbf\xbd\[2Jb$/ ],
 ) {
     my ($what, $steps, $number, $like) = @$case;
     my ($result, $error, $connected) = against($steps, \&connects, $what);
@@ -99,7 +101,7 @@ for my $case (
 {
     my $steps = [ $BANNER, \'USER a%25b', "331 Password required for a%25b.\r\n", \'PASS 100%25%09%7F', "530 Login incorrect.\r\n" ];
     my ($result, $error) = against($steps, sub { $_[0]->connect(VMware::VmPerl::ConnectParams::new(undef, 0, 'a%b', "100%\t\x7f")) }, 'escapes');
-    is_deeply($error, [ -4, 'Permission denied: 530 Login incorrect.' ], 'a wrong password');
+    is_deeply($error, [ -4, 'Permission denied: Login incorrect.' ], 'a wrong password');
 }
 
 # After the login: (steps, number, text, still connected).
@@ -227,39 +229,54 @@ my $free = do {
     my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die;
     $socket->sockport;
 };
+sub config {
+    my ($text) = @_;
+    open my $file, '>', "$directory/i/etc/vmware/config" or die;
+    print $file $text;
+    close $file;
+    return;
+}
+config(qq(authd.client.port = "$free"\n));
 my $server = VMware::VmPerl::Server::new();
-is($server->connect(VMware::VmPerl::ConnectParams::new(undef, $free)), undef, 'nobody there');
+is(connects($server), undef, 'nobody there');
 is($server->get_last_error, VM_E_NETFAIL, 'nobody there: -2');
-like(($server->get_last_error)[1], qr/^Network failure: .*authd\.sock: .*127\.0\.0\.1 port $free: .*vmware-authd/, 'both ways are named');
+like(($server->get_last_error)[1],
+    qr/^Network failure: cannot reach vmware-authd on this machine \(\Q$path\E: .*127\.0\.0\.1 port $free: .*::1 port $free: /,
+    'all ways are named');
+config('');
+is($server->connect(VMware::VmPerl::ConnectParams::new('', $free)), undef, 'nobody at another port');
+unlike(($server->get_last_error)[1], qr/authd\.sock/, 'then the socket is that of another instance');
 is($server->connect(VMware::VmPerl::ConnectParams::new('no-such-host.invalid')), undef, 'a host without address');
 is($server->get_last_error, VM_E_NETFAIL, 'a host without address: -2');
 
-# The files that say where.
-mkdir "$directory/$_" for qw(i i/etc i/etc/vmware);
-open my $config, '>', "$directory/i/etc/vmware/config" or die;
-print $config qq(# comment\nAuthd.Client.Port = "1234"\nauthd.local.socket = "/a|22b"\nnonsense\nauthd.client.port=5678\n);
-close $config;
-delete $ENV{VMCONTROL_SOCKET};
-$ENV{VMCONTROL_ROOT} = "$directory/i";
+# The file that says where.
+config(qq(# comment\nAuthd.Client.Port = "1234"\nauthd.local.socket = "/a|22b"\nnonsense\nauthd.client.port=5678 \r\n));
 is_deeply([ VMware::VmPerl::Wire::here() ], [ '/a"b', 5678 ], 'the configuration file');
-$ENV{VMCONTROL_ROOT} = "$directory/none";
-is_deeply([ VMware::VmPerl::Wire::here() ], [ "$directory/none/run/vmware/authd.sock", 902 ], 'without one');
+config(qq(authd.local.socket = ""\nauthd.client.port = "0"\n));
+is_deeply([ VMware::VmPerl::Wire::here() ], [ '', 902 ], 'no socket, no port');
+$ENV{VMSERVERD_ROOT} = "$directory/none";
+is_deeply([ VMware::VmPerl::Wire::here() ], [ "$directory/none/run/vmware/authd.sock", 902 ], 'without a file');
 
 # Certificates seen.
 {
-    my $file = "$directory/home/.vmware/vmcontrol_hosts";
-    mkdir "$directory/home";
-    my $check = sub { VMware::VmPerl::KnownHosts::check($file, @_) };
-    is(scalar(() = $check->('h:902', 'sha256:aa')), 0, 'the first one is kept');
-    is(scalar(() = $check->('H:902', 'sha256:aa')), 0, 'and is known again');
-    is(scalar(() = $check->('h:903', 'sha256:bb')), 0, 'another port is another one');
-    my ($complaint, $changed) = $check->('h:902', 'sha256:cc');
-    like($complaint, qr/then sha256:aa, now sha256:cc.*remove the line of h:902 from \Q$file\E/, 'a change is told');
-    is($changed, 1, 'as such');
+    my $file = VMware::VmPerl::KnownHosts::file({ HOME => "$directory/home" });
+    is($file, "$directory/home/.vmware/known_hosts", 'the file');
+    my $check = sub { VMware::VmPerl::KnownHosts::check($file, @_, sub { die 'time is over' }) };
+    is($check->('h:902', 'sha256:aa'), undef, 'the first one is kept');
+    is($check->('H:902', 'sha256:aa'), undef, 'and is known again');
+    is($check->('h:903', 'sha256:bb'), undef, 'another port is another one');
+    like($check->('h:903', 'sha256:cc'), qr/it was sha256:bb and is sha256:cc\..* remove line 2 of \Q$file\E /, 'a change is told');
+    open my $handle, '<', $file or die;
+    is(join('', <$handle>), "h:902 sha256:aa\nh:903 sha256:bb\n", 'what is in the file');
     is((stat $file)[2] & 0777, 0600, 'the file is the user\'s own');
-    ($complaint, $changed) = VMware::VmPerl::KnownHosts::check("$directory/no/such/file", 'h:1', 'sha256:aa');
-    like($complaint, qr/VMCONTROL_KNOWN_HOSTS/, 'a file that cannot be made');
-    is($changed, 0, 'is no change');
+    open my $lock, '>>', "$file.lock" or die;
+    flock $lock, 2;
+    is($check->('h:902', 'sha256:aa'), undef, 'who only reads needs no lock');
+    is(eval { $check->('h:904', 'sha256:dd'); 1 }, undef, 'who waits for it in vain ends');
+    like($@, qr/time is over/, 'at the end of the time');
+    like(VMware::VmPerl::KnownHosts::check("$file/no", 'h:1', 'sha256:aa', sub { die }),
+        qr/cannot be remembered in .*VMSERVERD_KNOWN_HOSTS/, 'a file that cannot be made');
+    like(VMware::VmPerl::KnownHosts::check(undef, 'h:1', 'sha256:aa', sub { die }), qr/no home directory/, 'no home directory');
 }
 
 done_testing;

@@ -3,6 +3,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use IO::File;
 use Test::More;
 use Live;
 
@@ -39,20 +40,27 @@ for my $way (sort keys %ways) {
     is($server->is_connected, undef, "$way: not connected");
 }
 {
-    # No socket: loopback TCP is next.
-    local $ENV{VMCONTROL_SOCKET} = '';
+    # Another port than that of the configuration: the socket is not tried.
     my $server = VMware::VmPerl::Server::new();
-    ok_and_clean($server, $server->connect(VMware::VmPerl::ConnectParams::new(undef, $ENV{VMPERL_PLAIN_PORT})), 1, 'without a socket, TCP');
+    ok_and_clean($server, $server->connect(VMware::VmPerl::ConnectParams::new(undef, $ENV{VMPERL_PLAIN_PORT})), 1, 'no host, a port');
+    # Nobody at the socket: loopback TCP is next.
+    local $ENV{VMSERVERD_ROOT} = "$Live::directory";
+    mkdir "$Live::directory/$_" for qw(etc etc/vmware);
+    open my $file, '>', "$Live::directory/etc/vmware/config" or die;
+    print $file qq(authd.client.port = "$ENV{VMPERL_PLAIN_PORT}"\n);
+    close $file;
+    my $next = VMware::VmPerl::Server::new();
+    ok_and_clean($next, $next->connect(local_params()), 1, 'without a socket, TCP');
 }
 {
     my $server = VMware::VmPerl::Server::new();
     fails($server, $server->connect(VMware::VmPerl::ConnectParams::new(undef, 0, $user, 'wrong')), VM_E_NOACCESS,
-        qr/^Permission denied: 530 Login incorrect\.$/, 'a wrong password');
+        qr/^Permission denied: Login incorrect\.$/, 'a wrong password');
     ok_and_clean($server, $server->connect(local_params()), 1, 'the object can be used again');
 }
 SKIP: {
-    skip 'IO::Socket::SSL is not installed', 6 if !$INC{'IO/Socket/SSL.pm'};
-    my $file = $ENV{VMCONTROL_KNOWN_HOSTS};
+    skip 'IO::Socket::SSL is not installed', 9 if !$INC{'IO/Socket/SSL.pm'};
+    my $file = $ENV{VMSERVERD_KNOWN_HOSTS};
     my @params = ('127.0.0.1', $ENV{VMPERL_TLS_PORT}, $user, $password);
     open my $kept, '<', $file or die "$file: $!";
     my @lines = <$kept>;
@@ -61,7 +69,14 @@ SKIP: {
     print $changed "127.0.0.1:$ENV{VMPERL_TLS_PORT} sha256:", '0' x 64, "\n";
     close $changed;
     my $server = VMware::VmPerl::Server::new();
-    fails($server, $server->connect(VMware::VmPerl::ConnectParams::new(@params)), VM_E_NETFAIL, qr/remove the line of 127\.0\.0\.1:/, 'another certificate');
+    fails($server, $server->connect(VMware::VmPerl::ConnectParams::new(@params)), VM_E_NETFAIL, qr/certificate of 127\.0\.0\.1:[0-9]+ is not the one seen before.* remove line 1 of /, 'another certificate');
+    # This machine's user sends no secret, whoever listens.
+    print {$changed = IO::File->new($file, 'a')} "localhost:$ENV{VMPERL_TLS_PORT} sha256:", '0' x 64, "\n";
+    $changed->close;
+    my $local = VMware::VmPerl::Server::new();
+    local $ENV{VMSERVERD_ROOT} = "$Live::directory";
+    ok_and_clean($local, $local->connect(VMware::VmPerl::ConnectParams::new(undef, $ENV{VMPERL_TLS_PORT})), 1, 'a local login over TLS');
+    is(scalar(() = $local->registered_vm_names), 0, 'which works');
     unlink $file;
     ok_and_clean($server, $server->connect(VMware::VmPerl::ConnectParams::new(@params)), 1, 'the line removed');
 }

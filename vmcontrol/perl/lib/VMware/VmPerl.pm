@@ -145,30 +145,29 @@ program.
 =head1 WHERE IT CONNECTS TO
 
 Without a host name: to the unix socket C<authd.local.socket> of F</etc/vmware/config> (F</run/vmware/authd.sock> unless
-it is set; an empty value is none), then by TCP to 127.0.0.1. The port is the one given, else C<authd.client.port> of
-that file, else 902. Without a user name the gateway asks the kernel who is calling, which works on the same machine
+it is set; an empty value is none), then by TCP to 127.0.0.1 and ::1. The port is the one given, else
+C<authd.client.port> of that file, else 902; with another port than that one the socket is not tried, for it belongs to
+another instance. Without a user name the gateway asks the kernel who is calling, which works on the same machine
 only.
 
 TLS starts when the gateway's banner asks for it; it needs the module L<IO::Socket::SSL> (Debian:
 libio-socket-ssl-perl). Certificates are self-signed as a rule: the first one seen of a host and port is kept in
-F<~/.vmware/vmcontrol_hosts>, and another one later is error -2 whose text names the line to remove.
+F<~/.vmware/known_hosts>, and another one later is error -2 whose text names the line to remove. The C library uses the
+same file. A login on this machine without host and user name sends no secret, and there certificates are not looked
+at.
 
 =head1 ENVIRONMENT
 
-Not looked at in taint mode, nor when real and effective user differ.
+Not looked at in taint mode, nor when real and effective user or group differ.
 
 =over
 
-=item VMCONTROL_ROOT
+=item VMSERVERD_ROOT
 
 The directory of an instance (C<--root>): its F<etc/vmware/config> is read, and its F<run/vmware/authd.sock> is the
 socket.
 
-=item VMCONTROL_SOCKET
-
-The unix socket; empty: none.
-
-=item VMCONTROL_KNOWN_HOSTS
+=item VMSERVERD_KNOWN_HOSTS
 
 The file of certificates seen.
 

@@ -26,9 +26,9 @@ sub need {
     for my $name (@names) {
         plan skip_all => "$name is not set: no live instance" if !defined $ENV{$name} || !length $ENV{$name};
     }
-    $ENV{VMCONTROL_ROOT} = $ENV{VMPERL_ROOT};
-    our $directory = File::Temp->newdir;
-    $ENV{VMCONTROL_KNOWN_HOSTS} = "$directory/hosts";
+    $ENV{VMSERVERD_ROOT} = $ENV{VMPERL_ROOT};
+    our $directory = File::Temp->newdir;    # gone with the script
+    $ENV{VMSERVERD_KNOWN_HOSTS} = "$directory/hosts";
     return;
 }
 
@@ -55,10 +55,10 @@ sub fails {
     return;
 }
 
-# Asks until it is true, for ten seconds.
+# Asks until it is true, for twenty seconds.
 sub eventually {
     my ($what, $ask) = @_;
-    my $end = Time::HiRes::time() + 10;
+    my $end = Time::HiRes::time() + 20;
     while (Time::HiRes::time() < $end) {
         return pass($what) if $ask->();
         Time::HiRes::sleep(0.02);

@@ -3,7 +3,8 @@ package VMware::VmPerl::Wire;
 # One connection: the way to the gateway, login, hand-over to the server, then one request and one
 # reply at a time.
 #
-#   no host ─▶ unix socket ─▶ else loopback TCP ─┐
+#   no host ─▶ unix socket ─▶ else loopback TCP ─┐       (no host, odd port: TCP, the socket is
+#                                                │        that of another instance)
 #   host ──────────────────────▶ TCP ────────────┴▶ banner ─▶ TLS, if the banner says so
 #       ─▶ LOCAL, or USER and PASS ─▶ GLOBAL server ─▶ <exec> documents
 #
@@ -33,30 +34,33 @@ my $MAX_REPLY = 256 * 1024 * 1024;
 
 sub _fail { my (@what) = @_; return VMware::VmPerl::Constants::fail(@what) }
 
-# The environment, unless this process runs with rights that its caller does not have.
+# The environment, unless this process has rights that its caller does not have.
 sub environment {
-    return {} if $< != $> || ${^TAINT};
+    my ($gid, $effective) = map { (split ' ')[0] } "$(", "$)";
+    return {} if ${^TAINT} || $< != $> || $gid != $effective;
     return \%ENV;
 }
 
 # Where the gateway of this machine is: (path of the unix socket or '', TCP port).
 sub here {
-    my $environment = environment();
-    my $root = $environment->{VMCONTROL_ROOT};
+    my $root = environment()->{VMSERVERD_ROOT};
     $root = '' if !defined $root;
-    my ($socket, $port) = ("$root/run/vmware/authd.sock", 902);
+    my ($socket, $port) = ('', 902);
+    my %value;
     if (open my $file, '<', "$root/etc/vmware/config") {
         # The last line of a key wins; keys without regard to case.
         while (my $line = <$file>) {
-            next if $line !~ /^\s*([^\s=#]+)\s*=\s*(?:"([^"]*)"|(\S*))/;
+            next if $line !~ /^\s*([^\s=#]+)\s*=\s*(?:"([^"]*)"|(.*?)\s*$)/;
             my ($key, $value) = (lc $1, defined $2 ? $2 : $3);
             $value =~ s/\|(22|7C)/chr hex $1/gie;
-            $socket = $value if $key eq 'authd.local.socket';
-            $port = $value + 0 if $key eq 'authd.client.port' && $value =~ /^[0-9]{1,5}$/ && $value > 0;
+            $value{$key} = $value;
         }
         close $file;
     }
-    $socket = $environment->{VMCONTROL_SOCKET} if defined $environment->{VMCONTROL_SOCKET};
+    $socket = $value{'authd.local.socket'};
+    $socket = "$root/run/vmware/authd.sock" if !defined $socket || $socket eq '/run/vmware/authd.sock';
+    my $told = $value{'authd.client.port'};
+    $port = $told + 0 if defined $told && $told =~ /^[0-9]{1,5}$/ && $told > 0 && $told < 65_536;
     return ($socket, $port);
 }
 
@@ -66,28 +70,35 @@ sub open_session {
     my ($class, $milliseconds, %who) = @_;
     my $self = bless { buffer => '', owner => _owner() }, $class;
     $self->begin($milliseconds);
-    my ($socket, $default) = here();
-    my $port = $who{port} || $default;
-    my $host = $who{hostname};
+    my ($socket, $usual) = here();
+    my $port = $who{port} || $usual;
+    my $host = defined $who{hostname} && length $who{hostname} ? $who{hostname} : undef;
+    my $user = defined $who{username} && length $who{username} ? $who{username} : undef;
+    my $shown = defined $host ? $host : 'localhost';
+    $self->{peer} = ($shown =~ /:/ ? "[$shown]" : $shown) . ":$port";
+    # A local login sends no secret, and who listens on this machine's ports is not told by a
+    # certificate.
+    $self->{local} = !defined $host && !defined $user;
     my @tried;
-    if (!defined $host || !length $host) {
-        $host = '127.0.0.1';
-        if (length $socket) {
-            my $failed = $self->_unix($socket);
-            push @tried, "$socket: $failed" if defined $failed;
-        }
+    if (!defined $host && length $socket && $port == $usual) {
+        my $failed = $self->_unix($socket);
+        push @tried, "$socket: $failed" if defined $failed;
     }
-    if (!$self->{handle}) {
-        my $failed = $self->_tcp($host, $port);
-        push @tried, "$host port $port: $failed" if defined $failed;
-        $self->{peer} = ($host =~ /:/ ? "[$host]" : $host) . ":$port";
+    for my $name (defined $host ? $host : ('127.0.0.1', '::1')) {
+        last if $self->{handle};
+        my $failed = $self->_tcp($name, $port);
+        push @tried, "$name port $port: $failed" if defined $failed;
     }
-    _fail(NETFAIL => 'cannot connect to ' . join('; ', @tried) . '; is vmware-authd running there?')
+    _fail(NETFAIL => 'cannot reach vmware-authd on '
+            . (defined $host ? "host $host" : 'this machine')
+            . ' (' . join('; ', @tried) . '). Is the service running there?')
         if !$self->{handle};
+    $self->{login} = 1;
     $self->_banner;
-    $self->_login($who{username}, $who{password});
+    $self->_login($user, $who{password});
     my $line = $self->_ask('GLOBAL server');
-    _refused($line) if $line !~ /^200 /;
+    _refused($line) if $line !~ /^200(?: |$)/;
+    delete $self->{login};
     return $self;
 }
 
@@ -173,11 +184,13 @@ sub _tcp {
 sub _banner {
     my ($self) = @_;
     my $line = $self->_line;
-    _refused($line) if $line !~ /^220 /;
-    _fail(BADVERSION => $line) if $line !~ /^220 VMware Authentication Daemon Version 1\.[0-9]/;
+    # 1.00, 1.0 and 1.10 are known; the number is the lowest version that a client must speak.
+    my ($version) = $line =~ /^220 VMware Authentication Daemon Version (.*)/ or _refused($line);
+    _fail(BADVERSION => "this client speaks version 1 of the protocol, the server says: $line")
+        if $version !~ /^1(?:[.:, ]|$)/;
     return if $line !~ /SSL Required/;
     _fail(BADRESPONSE => 'bytes between the banner and TLS') if length $self->{buffer};
-    my $peer = $self->{peer} || 'the unix socket';
+    my $peer = $self->{peer};
     # The hooks of the script are not for a module that may be missing.
     my $loaded = do { local ($@, $SIG{__DIE__}); eval { require IO::Socket::SSL; 1 } };
     _fail(NETFAIL => "$peer wants TLS, for which the Perl module IO::Socket::SSL is missing (Debian: libio-socket-ssl-perl)")
@@ -192,20 +205,18 @@ sub _banner {
     if (!$tls) {
         $self->_rest;
         my $why = $IO::Socket::SSL::SSL_ERROR || $!;
-        _fail(NETFAIL => "TLS with $peer: $why");
+        _fail(NETFAIL => "TLS with $peer failed: $why. Both sides must speak TLS 1.2 or later");
     }
     $self->{handle} = $tls;
     $self->{tls} = 1;
     _nonblocking($tls);
+    return if $self->{local};
     my $fingerprint = $tls->get_fingerprint('sha256') || '';
-    $fingerprint =~ s/^sha256\$/sha256:/ or _fail(NETFAIL => "TLS with $peer: no certificate");
+    $fingerprint =~ s/^sha256\$/sha256:/ or _fail(NETFAIL => "TLS with $peer: the server shows no certificate");
     my $file = VMware::VmPerl::KnownHosts::file(environment());
-    my ($complaint, $changed) = VMware::VmPerl::KnownHosts::check($file, $peer, lc $fingerprint);
-    return if !defined $complaint;
-    # Nobody stands between this machine and itself: there a file that cannot be written is no reason
-    # to stop. Another certificate is.
-    return if !$changed && $peer =~ /^(?:127\.[0-9.]+|\[::1\]|localhost):/;
-    return _fail(NETFAIL => $complaint);
+    my $complaint = VMware::VmPerl::KnownHosts::check($file, $peer, lc $fingerprint, sub { $self->_rest });
+    _fail(NETFAIL => $complaint) if defined $complaint;
+    return;
 }
 
 # Names and passwords on the wire: `%` and control characters as %XX.
@@ -220,7 +231,7 @@ sub _escaped {
 sub _login {
     my ($self, $user, $password) = @_;
     my $line;
-    if (defined $user && length $user) {
+    if (defined $user) {
         $line = $self->_ask('USER ' . _escaped(username => $user));
         _refused($line) if $line !~ /^331 /;
         $line = $self->_ask('PASS ' . _escaped(password => defined $password ? $password : ''));
@@ -232,17 +243,19 @@ sub _login {
     return;
 }
 
+# Numbers of the gateway that have an error of their own.
+my %REFUSED = (421 => 'TIMEOUT', 514 => 'BADSTATE', 530 => 'NOACCESS', 550 => 'NOACCESS', 551 => 'NOSUCHVM', 552 => 'VMBUSY');
+
 # A line of the gateway that was not hoped for.
 sub _refused {
     my ($line) = @_;
-    my ($code) = $line =~ /^([0-9]{3}) /;
-    $code = '' if !defined $code;
-    return _fail(NOACCESS => $line) if $code eq '530' || $code eq '550';
-    return _fail(TIMEOUT => $line) if $code eq '421';
-    return _fail(BADSTATE => $line) if $code eq '514';
-    return _fail(NOSUCHVM => $line) if $code eq '551';
-    return _fail(VMBUSY => $line) if $code eq '552';
-    return _fail(BADRESPONSE => $line);
+    my ($code, $text) = $line =~ /^([0-9]{3}) (.*)/;
+    my $name = defined $code ? $REFUSED{$code} : undef;
+    return _fail(BADRESPONSE => $line) if !defined $name;
+    if ($text =~ /^The config file (.*) is not registered\.$/) {
+        $text .= qq(\nPlease register the config file on the server.  For example:\nvmware-cmd -s register "$1");
+    }
+    return _fail($name => $text);
 }
 
 sub _ask {
@@ -261,8 +274,9 @@ sub _line {
     }
     my $line = substr $self->{buffer}, 0, $end + 1, '';
     $line =~ s/\r?\n\z//;
-    # The text goes into messages: no control characters there.
-    $line =~ s/([\x00-\x1f\x7f])/sprintf '%%%02X', ord $1/ge;
+    # The text goes into messages: no control characters there, and not too much.
+    $line =~ s/[\x00-\x1f\x7f]/\xef\xbf\xbd/g;
+    $line = substr($line, 0, 1024) . '...' if length $line > 1024;
     return $line;
 }
 
@@ -316,7 +330,11 @@ sub _wants_write {
     return $self->{tls} && ($IO::Socket::SSL::SSL_ERROR || 0) == IO::Socket::SSL::SSL_WANT_WRITE();
 }
 
-sub _lost { return _fail(DISCONNECT => "$!") }
+# Reading or writing has failed. Before the connection stands it is the network's failure.
+sub _lost {
+    my ($self) = @_;
+    return _fail($self->{login} ? 'NETFAIL' : 'DISCONNECT', "talking to vmware-authd on $self->{peer}: $!");
+}
 
 # Reads at least one byte more.
 sub _more {
@@ -327,13 +345,15 @@ sub _more {
             ? $self->{handle}->sysread($self->{buffer}, 65536, length $self->{buffer})
             : sysread $self->{handle}, $self->{buffer}, 65536, length $self->{buffer};
         return if $got;
-        _fail(DISCONNECT => 'the other side has closed it') if defined $got;
+        _fail(DISCONNECT => $self->{login} ? 'vmware-authd closed it before the login' : 'the other side has closed it')
+            if defined $got;
         next if $!{EINTR};
-        _lost() if !$!{EAGAIN} && !$!{EWOULDBLOCK};
+        $self->_lost if !$!{EAGAIN} && !$!{EWOULDBLOCK};
         $self->_wait($self->{handle}, $self->_wants_write);
     }
 }
 
+# Writes all of it, unless the other side has closed: that is for the read that follows to tell.
 sub _write {
     my ($self, $bytes) = @_;
     # A write to a closed connection is an error here, not the end of the script.
@@ -349,7 +369,9 @@ sub _write {
             next;
         }
         next if $!{EINTR};
-        _lost() if !$!{EAGAIN} && !$!{EWOULDBLOCK};
+        # It has closed; a last line that says why may be there to read.
+        return if $!{EPIPE};
+        $self->_lost if !$!{EAGAIN} && !$!{EWOULDBLOCK};
         $self->_wait($self->{handle}, !$self->{tls} || $self->_wants_write);
     }
     return;
