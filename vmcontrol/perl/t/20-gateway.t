@@ -28,7 +28,8 @@ sub gateway {
     my $pid = fork;
     die "fork: $!" if !defined $pid;
     return $pid if $pid;
-    alarm 30;
+    alarm 60;
+    local $SIG{PIPE} = 'IGNORE';
     my $client = $listener->accept;
     for my $step (@steps) {
         if (ref $step eq 'SCALAR') {
@@ -47,15 +48,18 @@ sub gateway {
     POSIX::_exit(0);
 }
 
-# Runs a call against such a gateway; returns the object after it.
+# Time-out of calls that are to run into it; the others have more than a busy machine needs.
+my $SHORT = 300;
+
+# Runs a call against such a gateway; returns what it returns, the error, and whether it is connected.
 sub against {
-    my ($steps, $call, $what) = @_;
+    my ($steps, $call, $what, $timeout) = @_;
     my $pid = gateway(@$steps);
     my $server = VMware::VmPerl::Server::new();
-    $server->set_timeout(400);
+    $server->set_timeout($timeout || 30_000);
     my $start = Time::HiRes::time();
     my $result = $call->($server);
-    cmp_ok(Time::HiRes::time() - $start, '<', 5, "$what: in time");
+    cmp_ok(Time::HiRes::time() - $start, '<', 25, "$what: in time");
     my @error = $server->get_last_error;
     my $connected = $server->is_connected;
     undef $server;
@@ -71,8 +75,8 @@ for my $case (
     [ 'a mail server', ["220 mail.example.com ESMTP\r\n"], -14, qr/ESMTP/ ],
     [ 'another service', ["SSH-2.0-OpenSSH_9.2\r\n"], -14, qr/^Unexpected response from vmware-authd: SSH-2\.0/ ],
     [ 'too many connections', ["421 Too many connections.\r\n"], -7, qr/^Operation timed out: Too many connections\.$/ ],
-    [ 'silence', [ [] ], -7, qr/^Operation timed out: no answer within 400 ms$/ ],
-    [ 'half a banner', [ '220 VMware', [] ], -7, qr/400 ms/ ],
+    [ 'silence', [ [] ], -7, qr/^Operation timed out: no answer within 300 ms$/ ],
+    [ 'half a banner', [ '220 VMware', [] ], -7, qr/300 ms/ ],
     [ 'a banner without end', [ 'x' x 5000, [] ], -14, qr/4096 bytes/ ],
     [ 'a close before the banner', [], -13, qr/^Connection lost: / ],
     [ 'a close after the banner', [$BANNER], -13, qr/^Connection lost: / ],
@@ -90,7 +94,8 @@ for my $case (
     [ 'control characters in a line', [ $BANNER, \'LOCAL', "500 a\e[2Jb\r\n" ], -14, qr/500 a\xef\xbf\xbd\[2Jb$/ ],
 ) {
     my ($what, $steps, $number, $like) = @$case;
-    my ($result, $error, $connected) = against($steps, \&connects, $what);
+    # Where the gateway waits for the other side to close, the time-out is what is tested.
+    my ($result, $error, $connected) = against($steps, \&connects, $what, $number == -7 && ref $steps->[-1] ? $SHORT : undef);
     is($result, undef, "$what: fails");
     is($error->[0], $number, "$what: $number");
     like($error->[1], $like, "$what: text");
@@ -114,7 +119,12 @@ for my $case (
     [ 'other XML', [ \'<exec/>', '<html><body>', [] ], -15, qr/^Reply not understood/, undef ],
 ) {
     my ($what, $steps, $number, $like, $still) = @$case;
-    my ($result, $error, $connected) = against([ @LOGIN, @$steps ], sub { connects($_[0]) && $_[0]->exec('<exec/>') }, $what);
+    my ($result, $error, $connected) = against([ @LOGIN, @$steps ], sub {
+        my ($server) = @_;
+        connects($server);
+        $server->set_timeout($SHORT) if $number == -7;
+        return $server->exec('<exec/>');
+    }, $what);
     is($result, undef, "$what: fails");
     is($error->[0], $number, "$what: $number");
     like($error->[1], $like, "$what: text");
@@ -185,12 +195,13 @@ for my $case (
         sub {
             my ($server) = @_;
             connects($server);
+            $server->set_timeout(500);
             my $calls = 0;
             local $SIG{ALRM} = sub { ++$calls };
             Time::HiRes::ualarm(50_000, 50_000);
             my $reply = $server->exec('<exec/>');
             Time::HiRes::ualarm(0);
-            cmp_ok($calls, '>', 2, 'signals came in between');
+            cmp_ok($calls, '>', 0, 'signals came in between');
             is($server->get_last_error, VM_E_TIMEOUT, 'and the time-out is kept');
             return $reply;
         },
