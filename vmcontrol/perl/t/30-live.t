@@ -1,6 +1,7 @@
 # Every way in, and every method on a machine that is off, against a live instance.
 use strict;
 use warnings;
+use Config ();
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use IO::File;
@@ -79,6 +80,33 @@ SKIP: {
     is(scalar(() = $local->registered_vm_names), 0, 'which works');
     unlink $file;
     ok_and_clean($server, $server->connect(VMware::VmPerl::ConnectParams::new(@params)), 1, 'the line removed');
+}
+
+# A copy in a child, or in a thread, neither works nor does harm. In a program of its own: what goes
+# wrong there ends with a signal.
+for my $way ('plain TCP, proven by the kernel', 'TLS, proven by the kernel') {
+    next if !$ways{$way};
+    my ($host, $port) = @{ $ways{$way} };
+    my $threads = $Config::Config{useithreads} ? 1 : 0;
+    my $program = <<'END';
+        my ($host, $port, $threads) = @ARGV;
+        require threads if $threads;
+        require VMware::VmPerl;
+        our $server = VMware::VmPerl::Server::new();
+        $server->connect(VMware::VmPerl::ConnectParams::new($host, $port)) or die join ': ', $server->get_last_error;
+        sub copy { my $says = !$server->is_connected && !$server->exec('<exec/>') && $server->get_last_error; undef $server; return $says }
+        my $pid = fork;
+        exit(copy() == -5 ? 0 : 1) if !$pid;
+        waitpid $pid, 0;
+        die "child: $?" if $?;
+        if ($threads) { my $says = threads->create(\&copy)->join; die "thread: $says" if $says != -5 }
+        print $server->exec('<exec><op>inc</op><in><number>1</number></in></exec>');
+END
+    open my $output, '-|', $^X, (map { "-I$_" } @INC), '-we', $program, $host, $port, $threads or die "fork: $!";
+    my $text = join '', <$output>;
+    close $output;
+    is($?, 0, "$way: copies do no harm");
+    like($text, qr{<number>2</number>}, "$way: the connection goes on");
 }
 
 # The server object.

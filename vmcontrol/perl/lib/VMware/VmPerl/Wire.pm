@@ -377,17 +377,21 @@ sub _write {
     return;
 }
 
-# Closes. In a process or thread that has only a copy nothing is said to the other side.
+# Closes. Whoever has only a copy says nothing to the other side: a process that was forked closes what
+# is its own, and another thread leaves even that, for the TLS library's part is shared between threads.
 sub hang_up {
     my ($self) = @_;
     my $handle = delete $self->{handle} or return;
     local ($@, $!, $?, $SIG{__DIE__});
     local $SIG{PIPE} = 'IGNORE';
-    if ($self->{tls}) {
-        eval { $handle->close(SSL_no_shutdown => $self->is_mine ? 0 : 1, SSL_fast_shutdown => 1) };
-    }
-    else {
+    if (!$self->{tls}) {
         close $handle;
+    }
+    elsif ($self->is_mine) {
+        eval { $handle->close(SSL_fast_shutdown => 1) };
+    }
+    elsif ($self->{owner} !~ /^$$\./) {
+        eval { $handle->close(SSL_no_shutdown => 1) };
     }
     return;
 }
