@@ -30,12 +30,12 @@ sub script {
 my @remote = ('-H', '127.0.0.1', '-p', $port, '-U', $user);
 my ($status, $text) = script('check_vm_state.pl', @remote, '-P', $password, '-c', $config);
 is($status, 2, 'plug-in, a machine that is not registered');
-like($text, qr/^CRITICAL - Could not connect to vm: Error -11: No such virtual machine: The config file \Q$config\E is not registered\. Please register/, 'its line');
-($status, $text) = script('check_vm_state.pl', @remote, '-P', 'wrong');
-is($status, 2, 'plug-in, a wrong password');
-is($text, "CRITICAL - Could not connect to vmware-authd (VMControl error -4: Permission denied: Login incorrect.)\n", 'its line');
+like($text, qr/^CRITICAL: \Q$config\E: -11: No such virtual machine: The config file \Q$config\E is not registered\. Please register/, 'its line');
+($status, $text) = script('check_vm_state.pl', '-H', '127.0.0.1', '-p', 1);
+is($status, 2, 'plug-in, nobody at the port');
+like($text, qr/^CRITICAL: gateway: -2: Network failure: cannot reach vmware-authd on host 127\.0\.0\.1 .*port 1: Connection refused/, 'its line');
 ($status, $text) = script('check_vm_state.pl', @remote, '-P', $password);
-is("$status $text", "0 OK - \n", 'plug-in, no machine at all');
+is("$status $text", "0 OK:\n", 'plug-in, no machine at all');
 ($status, $text) = script('inventory.pl', 'A=1');
 is("$status $text", '6 ', 'agent, no machine at all');
 
@@ -55,9 +55,9 @@ is($status, 0, 'manager: status');
 is($text, "connected to the server\nconnected to the machine\nregistered before\non\n", 'manager, a second time');
 
 ($status, $text) = script('check_vm_state.pl', @remote, '-P', $password);
-is("$status $text", "0 OK - $config state=on\n", 'plug-in, all is well');
+is("$status $text", "0 OK: $config is on\n", 'plug-in, all is well');
 ($status, $text) = script('inventory.pl', 'CIT_NODE_ID=17', 'CIT_VM_CAPACITY=1');
-is("$status $text", "0 told: Perl test_NO UUID capacity 1\n", 'agent, a machine that is on');
+is("$status $text", "0 Perl test/none: 2 facts, cpu all\n", 'agent, a machine that is on');
 my $vm = VMware::VmPerl::VM::new();
 $vm->connect(local_params(), $config);
 is($vm->get_guest_info('CIT_NODE_ID'), 17, 'the guest was told');
@@ -67,9 +67,9 @@ like($text, qr/\Astart: 0\nip: -10 No such property: ip\nstop: 0\nagain: -8 -8 I
 ($status, $text) = script('test_host.pl', "$config.none", '127.0.0.1', $port, $user, $password);
 like($text, qr/\Aconnect: -11 No such virtual machine: /, 'host class, no such machine');
 ($status, $text) = script('check_vm_state.pl', @remote, '-P', $password);
-is("$status $text", "2 CRITICAL - $config state=off\n", 'plug-in, a machine that is off');
+is("$status $text", "2 CRITICAL: $config is off\n", 'plug-in, a machine that is off');
 ($status, $text) = script('inventory.pl', 'A=1');
-is("$status $text", "0 WARNING: not running: Perl test_NO UUID\n", 'agent, a machine that is off');
+is("$status $text", "0 Perl test/none: not on\n", 'agent, a machine that is off');
 
 my $server = VMware::VmPerl::Server::new();
 $server->connect(local_params());

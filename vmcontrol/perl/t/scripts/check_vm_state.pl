@@ -1,5 +1,5 @@
 #!/usr/bin/perl -w
-# A monitoring plug-in as they were written: modules required and imported at run time, constructors
+# In the manner of a monitoring plug-in: modules required and imported at run time, constructors
 # called with &, constants by name, one status line, exit 0 or 2 or 3.
 use strict;
 use Getopt::Std qw(getopts);
@@ -16,8 +16,7 @@ getopts('H:U:P:p:c:', \%option);
 
 sub leave {
     my ($status, $text) = @_;
-    $text =~ s/[\r\n]+/ /g;
-    print +(qw(OK WARNING CRITICAL UNKNOWN))[$status], " - $text\n";
+    print join(' ', (qw(OK WARNING CRITICAL UNKNOWN))[$status] . ':', split ' ', $text), "\n";
     exit $status;
 }
 
@@ -25,13 +24,13 @@ my $where = &VMware::VmPerl::ConnectParams::new(@option{qw(H p U P)});
 my $server = &VMware::VmPerl::Server::new();
 if (!$server || !$server->connect($where)) {
     my ($number, $text) = $server->get_last_error();
-    leave(2, "Could not connect to vmware-authd (VMControl error $number: $text)");
+    leave(2, "gateway: $number: $text");
 }
 
 my @configs = defined $option{c} ? $option{c} : $server->registered_vm_names();
 if (!@configs) {
     my ($number, $text) = $server->get_last_error();
-    leave(3, "VMControl error $number: $text") if $number != 0;
+    leave(3, "list: $number: $text") if $number != 0;
 }
 
 my %name_of = map { VMware::VmPerl::constant("VM_EXECUTION_STATE_$_", 0) => lc } qw(ON OFF SUSPENDED STUCK UNKNOWN);
@@ -40,14 +39,14 @@ for my $config (@configs) {
     my $vm = VMware::VmPerl::VM::new();
     if (!$vm->connect($where, $config)) {
         my ($number, $text) = $vm->get_last_error();
-        leave(2, "Could not connect to vm: Error $number: $text");
+        leave(2, "$config: $number: $text");
     }
     my $state = $vm->get_execution_state();
     if (!defined($state)) {
         my ($number, $text) = $vm->get_last_error();
-        leave(2, "Could not get execution state: Error $number: $text");
+        leave(2, "state of $config: $number: $text");
     }
     $worst = 2 unless $state == &VM_EXECUTION_STATE_ON;
-    push @lines, "$config state=$name_of{$state}";
+    push @lines, "$config is $name_of{$state}";
 }
 leave($worst, join ', ', @lines);

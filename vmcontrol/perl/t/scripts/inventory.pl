@@ -1,48 +1,38 @@
 #!/usr/bin/perl -w
-# An inventory agent as they were written: all defaults, the list told from its first element, each
-# machine told who it is by guest variables, set again until the answer is 1.
+# In the manner of an inventory agent: all defaults, the list told from its first element, numbers of
+# products compared with exported constants, and each machine that is on told facts by guest variables,
+# again until the answer is exactly 1. Arguments: key=value.
 use strict;
 use VMware::VmPerl;
 use VMware::VmPerl::VM;
 use VMware::VmPerl::Server;
 use VMware::VmPerl::ConnectParams;
 
-my %facts = map { split /=/, $_, 2 } @ARGV;
+my @facts = map { [ split /=/, $_, 2 ] } @ARGV;
 
-my $params = VMware::VmPerl::ConnectParams::new();
-my $server = VMware::VmPerl::Server::new();
-exit 7 if !$server->connect($params);
-my @list = $server->registered_vm_names();
-exit 6 if !defined($list[0]);
+my $here = VMware::VmPerl::ConnectParams::new();
+my $host = VMware::VmPerl::Server::new();
+$host->connect($here) or exit 7;
+my @paths = $host->registered_vm_names();
+exit 6 unless defined $paths[0];
 
-foreach my $config (@list) {
-    my $vm = VMware::VmPerl::VM::new();
-    if (!$vm->connect($params, $config)) {
-        undef $vm;
-        print "WARNING! no connection: $config\n";
+while (defined(my $path = shift @paths)) {
+    my $guest = VMware::VmPerl::VM::new();
+    unless ($guest->connect($here, $path)) {
+        print "$path: no connection\n";
         next;
     }
-    my $uuid = $vm->get_config("uuid.bios");
-    $uuid = "NO UUID" if !defined($uuid);
-    my $name = $vm->get_config("displayName");
-    $name = "NO NAME" if !defined($name);
-    my $capacity = 1;
-    if ($vm->get_product_info(VM_PRODINFO_PRODUCT) == VM_PRODUCT_ESX) {
-        $capacity = $vm->get_resource("cpu.max") / 100;
+    my %about = map { $_ => $guest->get_config($_) } qw(displayName uuid.bios);
+    my $label = join '/', map { defined $about{$_} ? $about{$_} : 'none' } sort keys %about;
+    my $esx = $guest->get_product_info(VM_PRODINFO_PRODUCT) == VM_PRODUCT_ESX;
+    my $share = $esx ? $guest->get_resource('cpu.max') : 'all';
+    if ($guest->get_execution_state() != VM_EXECUTION_STATE_ON) {
+        print "$label: not on\n";
+        next;
     }
-    if ($vm->get_execution_state() == VM_EXECUTION_STATE_ON) {
-        for my $key (sort keys %facts) {
-            my $rc;
-            do {
-                $rc = $vm->set_guest_info($key, $facts{$key});
-            } while ($rc != 1);
-        }
-        print "told: ${name}_$uuid capacity $capacity\n";
+    for my $fact (@facts) {
+        1 until $guest->set_guest_info(@$fact) == 1;
     }
-    else {
-        print "WARNING: not running: ${name}_$uuid\n";
-    }
-    undef $vm;
+    printf "%s: %d facts, cpu %s\n", $label, scalar @facts, $share;
 }
-undef $server;
-exit 0;
+undef $host;

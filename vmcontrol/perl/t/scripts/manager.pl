@@ -1,5 +1,5 @@
 #!/usr/bin/perl -w
-# A manager of many machines as they were written: registers what is not registered, asks whether
+# In the manner of a manager of many machines: registers what is not registered, asks whether
 # is_connected() is defined, keeps a connection while it is for the same file, and when a start fails
 # looks at the state again and answers the question.
 use strict;

@@ -1,5 +1,5 @@
 #!/usr/bin/perl -w
-# A test farm's host class as they were written: one machine object for the life of the script, made
+# In the manner of a test farm's host class: one machine object for the life of the script, made
 # before there are parameters; constants by their full names; the error pair fetched after a failure.
 use strict;
 use VMware::VmPerl;
