@@ -1,0 +1,164 @@
+//! What the processors and the workers report.
+
+use std::path::PathBuf;
+
+use hypervisor::control::{FromVmx, HostClass, Severity, State};
+
+use super::Driver;
+use super::power::reset;
+use super::questions::Decides;
+use crate::board::Stop;
+use crate::chips::Effect;
+use crate::queue::code;
+use crate::start::{self, NotStarted, Started};
+use crate::vcpu::Event;
+
+/// What a worker was doing, and how it ended.
+pub(super) enum Report {
+    Started(Result<Box<Started>, NotStarted>),
+    Stopped { why: String, outputs: Vec<FromVmx>, trouble: Option<String> },
+    Suspended(Result<Vec<FromVmx>, String>),
+    Paused,
+    Reset(Result<(), String>),
+    Class(HostClass),
+    SnapshotMade(Result<(u32, Vec<(String, PathBuf)>), String>),
+    Reverted(Result<Option<PathBuf>, (i32, String)>),
+    SnapshotsRemoved(Result<(), String>),
+}
+
+impl Driver {
+    pub(super) fn on_event(&mut self, event: Event) {
+        let Some(machine) = self.machine.clone() else { return };
+        match event {
+            Event::Filled(name) => {
+                self.filled += 1;
+                if self.filled == 1 {
+                    self.log(&format!("KVM lacks an instruction ({name}): it is carried out here"));
+                }
+            }
+            Event::Stop(Stop::Effect(Effect::PowerOff)) => {
+                self.stop(0, "Virtual machine was powered off by the guest.");
+            }
+            Event::Stop(Stop::Effect(Effect::Reset)) => self.work(0, move || Report::Reset(reset(&machine))),
+            Event::TripleFault => {
+                self.speaker.notice(Severity::Warning, "The guest has crashed (triple fault); it is reset.");
+                self.work(0, move || Report::Reset(reset(&machine)));
+            }
+            Event::Broken(text) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.stop(0, &format!("Virtual machine was powered off: {text}."));
+            }
+            Event::Stop(Stop::Fault { channel, unit, full, text }) => {
+                machine.pause();
+                let what = if full {
+                    "There is no space left for a virtual disk"
+                } else {
+                    "A virtual disk cannot be read or written"
+                };
+                let text = format!(
+                    "{what} (ide{channel}:{unit}): {text}. Retry, report the error to the guest, or power off?"
+                );
+                self.ask(&text, &["Retry", "Continue", "Power off"], Decides::Disk { channel });
+            }
+        }
+    }
+
+    pub(super) fn on_report(&mut self, report: Report) {
+        if let Report::Class(class) = report {
+            self.class = class;
+            self.log(&format!("the host runs guests: {}", class.name()));
+            return;
+        }
+        let request = self.busy.take().unwrap_or(0);
+        match report {
+            Report::Class(_) => {}
+            Report::Started(Ok(started)) => self.on_started(request, *started),
+            Report::Started(Err(NotStarted::Failed(code, detail))) => {
+                self.log(&format!("not started: {detail}"));
+                self.speaker.notice(Severity::Error, detail.clone());
+                if self.state == State::Stuck {
+                    self.change(State::Off, &detail);
+                }
+                self.answer(request, Err((code, detail)));
+                self.ended = true;
+            }
+            Report::Started(Err(NotStarted::Retry(text))) => {
+                self.ask(&text, &["Retry", "Cancel"], Decides::Start);
+                self.answer(request, Err((code::NEED_INPUT, text)));
+            }
+            Report::Started(Err(NotStarted::Discard(text))) => {
+                self.ask(&text, &["Cancel", "Discard the suspended state and power on"], Decides::Discard);
+                self.answer(request, Err((code::NEED_INPUT, text)));
+            }
+            Report::Stopped { why, outputs, trouble } => {
+                if let Some(trouble) = trouble {
+                    self.speaker.notice(Severity::Error, trouble);
+                }
+                self.end(request, State::Off, &why, outputs);
+            }
+            Report::Suspended(Ok(outputs)) => {
+                self.end(request, State::Suspended, "Virtual machine was suspended.", outputs);
+            }
+            Report::Suspended(Err(text)) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.answer(request, Err((code::UNSPECIFIED, text)));
+            }
+            Report::SnapshotMade(Ok((id, disks))) => {
+                for drive in self.plan.iter_mut().flat_map(|plan| &mut plan.drives) {
+                    if let Some((_, path)) = disks.iter().find(|(name, _)| *name == drive.name) {
+                        drive.file = Some(path.clone());
+                    }
+                }
+                self.speaker.say(FromVmx::Snapshots { any: true });
+                self.speaker.say(FromVmx::SnapshotMade { request, id });
+            }
+            Report::SnapshotsRemoved(Ok(())) => {
+                self.speaker.say(FromVmx::Snapshots { any: false });
+                self.answer(request, Ok(()));
+            }
+            Report::SnapshotMade(Err(text)) | Report::SnapshotsRemoved(Err(text)) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.answer(request, Err((code::UNSPECIFIED, text)));
+            }
+            Report::Reverted(Ok(state)) => {
+                self.plan = None;
+                self.on_since = None;
+                self.set_paused(false);
+                let was_on = self.state == State::On;
+                if self.state != State::Off {
+                    self.change(State::Off, "Virtual machine goes back to a snapshot.");
+                }
+                match state {
+                    Some(state) => self.start(request, start::From::Snapshot(state)),
+                    None => {
+                        self.answer(request, Ok(()));
+                        self.ended = was_on;
+                    }
+                }
+            }
+            Report::Reverted(Err((code, text))) => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.answer(request, Err((code, text.clone())));
+                if self.state == State::On {
+                    self.end(0, State::Off, &format!("Virtual machine was powered off: {text}."), Vec::new());
+                }
+            }
+            Report::Paused => {
+                self.set_paused(true);
+                self.answer(request, Ok(()));
+            }
+            Report::Reset(Ok(())) => {
+                if self.state == State::Stuck {
+                    self.change(State::On, "Virtual machine was reset.");
+                }
+                self.set_paused(false);
+                self.speaker.notice(Severity::Info, "Virtual machine was reset.");
+                self.answer(request, Ok(()));
+            }
+            Report::Reset(Err(text)) => {
+                self.answer(request, Err((code::UNSPECIFIED, text.clone())));
+                self.stop(0, &format!("Virtual machine was powered off: it could not be reset ({text})."));
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Power: what is carried out, and how a machine begins and ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hypervisor::control::{FromVmx, HostClass, MAX_CHUNK, Severity, State};
+
+use super::Driver;
+use super::events::Report;
+use crate::machine::Machine;
+use crate::medium::Medium;
+use crate::queue::{NO_TOOLS, Power, Standing, Verdict, admit, code};
+use crate::start::{STATE_KEY, Session, Started};
+use crate::{drives, probe};
+
+/// How long a guest that was asked to power off may take.
+const SOFT_WAIT: Duration = Duration::from_secs(60);
+
+/// A guest that was asked to power off.
+pub(super) struct Asked {
+    pub(super) request: u32,
+    pub(super) deadline: Instant,
+    pub(super) hard: bool,
+}
+
+impl Driver {
+    pub(super) fn power(&mut self, request: u32, power: Power) {
+        let standing = Standing { state: self.state, paused: self.paused, busy: self.busy.is_some() };
+        match admit(standing, power) {
+            Verdict::Refuse(code, detail) => self.speaker.fail(request, code, detail),
+            Verdict::Already => self.speaker.done(request),
+            Verdict::Ask { hard } => {
+                let listens =
+                    self.machine.as_ref().is_some_and(|machine| machine.board().press_power_button());
+                if listens && self.asked.is_none() {
+                    self.asked = Some(Asked { request, deadline: Instant::now() + SOFT_WAIT, hard });
+                } else if hard {
+                    self.stop(request, "Virtual machine was powered off.");
+                } else {
+                    self.speaker.fail(request, code::BAD_STATE, NO_TOOLS);
+                }
+            }
+            Verdict::Go => self.carry_out(request, power),
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, request: u32, power: Power) {
+        let Some(machine) = self.machine.clone() else {
+            // Stuck in a start: there is nothing to stop but the question.
+            self.settle_question();
+            return match power {
+                Power::Stop(_) => self.end(
+                    request,
+                    State::Off,
+                    "The start of the virtual machine was cancelled.",
+                    Vec::new(),
+                ),
+                _ => self.speaker.fail(request, code::NEED_INPUT, ""),
+            };
+        };
+        match power {
+            Power::Stop(_) => self.stop(request, "Virtual machine was powered off."),
+            Power::Reset(_) => {
+                self.settle_question();
+                self.work(request, move || Report::Reset(reset(&machine)));
+            }
+            Power::Pause => self.work(request, move || {
+                machine.pause();
+                Report::Paused
+            }),
+            Power::Resume => {
+                machine.run();
+                self.set_paused(false);
+                self.speaker.done(request);
+            }
+            Power::Suspend => {
+                let session = Arc::clone(&self.session);
+                let uptime = self.status().uptime;
+                let running = !self.paused;
+                self.work(request, move || Report::Suspended(suspend(&session, &machine, uptime, running)));
+            }
+            // Decided elsewhere: it carries more than a mode.
+            Power::Snapshot => {}
+        }
+    }
+
+    pub(super) fn on_started(&mut self, request: u32, started: Started) {
+        let Started { machine, plan, uptime, resumed } = started;
+        self.machine = Some(machine);
+        self.on_since = Some((Instant::now(), uptime));
+        for notice in &plan.notices {
+            self.speaker.notice(Severity::Warning, notice.clone());
+        }
+        self.connected = plan
+            .drives
+            .iter()
+            .filter(|drive| drive.cd)
+            .map(|drive| (drive.name.clone(), drive.connected))
+            .collect();
+        self.connected.extend(plan.floppy.iter().map(|floppy| (floppy.name.clone(), floppy.connected)));
+        self.connected.extend(plan.serial.iter().map(|port| (format!("serial{}", port.number), true)));
+        self.plan = Some(plan);
+        self.change(
+            State::On,
+            if resumed { "Virtual machine was resumed." } else { "Virtual machine was powered on." },
+        );
+        self.answer(request, Ok(()));
+        if let Ok(kvm) = self.session.kvm.try_clone() {
+            let reports = self.reports.clone();
+            tokio::task::spawn_blocking(move || {
+                let _ = reports.send(Report::Class(probe::class(kvm).unwrap_or(HostClass::None)));
+            });
+        }
+    }
+
+    pub(super) fn stop(&mut self, request: u32, why: &str) {
+        self.settle_question();
+        let why = why.to_owned();
+        let redo = self.plan.iter().flat_map(|plan| &plan.drives);
+        let redo: Vec<PathBuf> = redo
+            .filter(|drive| drive.mode == hypervisor::vmx_file::DiskMode::IndependentNonpersistent)
+            .filter_map(|drive| drive.file.as_deref().map(drives::redo_path))
+            .collect();
+        match self.machine.clone() {
+            None => self.end(request, State::Off, &why, Vec::new()),
+            Some(machine) => self.work(request, move || {
+                machine.pause();
+                let trouble = close(&machine).err();
+                for path in redo {
+                    let _ = std::fs::remove_file(path);
+                }
+                Report::Stopped { why, outputs: last_outputs(&machine), trouble }
+            }),
+        }
+    }
+
+    /// Says the last things, and ends the process.
+    pub(super) fn end(&mut self, request: u32, to: State, why: &str, outputs: Vec<FromVmx>) {
+        for output in outputs {
+            self.speaker.say(output);
+        }
+        self.machine = None;
+        self.on_since = None;
+        self.set_paused(false);
+        self.change(to, why);
+        self.answer(request, Ok(()));
+        if let Some(asked) = self.asked.take() {
+            self.answer(asked.request, Ok(()));
+        }
+        if self.filled > 0 {
+            self.log(&format!("{} instructions were carried out for KVM", self.filled));
+        }
+        self.ended = true;
+    }
+
+    pub(super) fn on_soft_timeout(&mut self) {
+        let Some(asked) = self.asked.take() else { return };
+        if asked.hard && self.busy.is_none() {
+            self.stop(asked.request, "Virtual machine was powered off.");
+        } else {
+            self.speaker.fail(asked.request, code::TIMEOUT, "the guest did not power off");
+        }
+    }
+}
+
+pub(super) fn reset(machine: &Machine) -> Result<(), String> {
+    machine.reset().map_err(|error| error.to_string())?;
+    machine.run();
+    Ok(())
+}
+
+/// Saves the machine and enters the file in the .vmx; on failure the machine goes on.
+pub(super) fn suspend(
+    session: &Session,
+    machine: &Machine,
+    uptime: u64,
+    running: bool,
+) -> Result<Vec<FromVmx>, String> {
+    machine.pause();
+    let file = session.state_file();
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let flushed = machine.board().flush().map_err(|error| error.to_string());
+    let result = flushed
+        .and_then(|()| machine.save(&file, uptime).map_err(|error| error.to_string()))
+        .and_then(|()| session.set_keys(&[(STATE_KEY, &name)]).map_err(|error| error.to_string()));
+    match result {
+        Ok(()) => {
+            let outputs = last_outputs(machine);
+            close(machine)?;
+            Ok(outputs)
+        }
+        Err(text) => {
+            let _ = std::fs::remove_file(&file);
+            if running {
+                machine.run();
+            }
+            Err(format!("Virtual machine could not be suspended: {text}"))
+        }
+    }
+}
+
+/// Flushes and closes every disk. All are closed, whatever happens.
+pub(super) fn close(machine: &Machine) -> Result<(), String> {
+    let mut board = machine.board();
+    let mut result = board.flush().map_err(|error| error.to_string());
+    for (channel, unit) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        if let Some(Medium::Disk(disk)) = board.medium(channel, unit).and_then(Option::take) {
+            result = result.and(disk.close().map_err(|error| error.to_string()));
+        }
+    }
+    result
+}
+
+/// What the guest sent last, for readers who come later.
+pub(super) fn last_outputs(machine: &Machine) -> Vec<FromVmx> {
+    let mut outputs = Vec::new();
+    let mut board = machine.board();
+    for port in board.serial_numbers() {
+        let Some(chip) = board.serial(port) else { continue };
+        let kept = chip.kept();
+        let mut offset = kept.start();
+        while offset < kept.end() {
+            let part = kept.part(offset, MAX_CHUNK);
+            offset += part.bytes.len() as u64;
+            outputs.push(FromVmx::Output {
+                request: 0,
+                port,
+                offset: part.offset,
+                lost: 0,
+                bytes: part.bytes,
+            });
+        }
+    }
+    outputs
+}
