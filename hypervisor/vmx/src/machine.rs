@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
-    KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_clock_data, kvm_debugregs, kvm_irqchip,
-    kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_pit_state2, kvm_regs, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_clock_data, kvm_debugregs,
+    kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_pit_state2, kvm_regs,
+    kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
-use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::board::{self, Board, Facts, Lines};
 use crate::boot;
@@ -156,12 +156,7 @@ impl Machine {
         vm.create_irq_chip().map_err(failed("cannot create interrupt controllers"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).map_err(failed("cannot create a timer"))?;
-        for (slot, region) in (0..).zip(memory.iter()) {
-            let rom = region.start_addr().raw_value() > memory::LOW_MAX
-                && region.start_addr().raw_value() < 1 << 32;
-            let flags = if rom { KVM_MEM_READONLY } else { 0 };
-            sys::map_region(&vm, &memory, slot, region, flags).map_err(failed("cannot map memory"))?;
-        }
+        map(&vm, &memory, 0).map_err(failed("cannot map memory"))?;
         let fds = processors(&kvm, &vm, facts.cpus).map_err(failed("cannot create processors"))?;
         let msrs = kvm.get_msr_index_list().map_err(failed("cannot list registers"))?.as_slice().to_vec();
         let (size, cpus) = (facts.memory, facts.cpus);
@@ -205,6 +200,34 @@ impl Machine {
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.shared.memory
+    }
+
+    /// Begins, or ends, to note which pages the guest writes to.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn note_writes(&self, on: bool) -> Result<(), Error> {
+        let flags = if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+        map(&self.vm, &self.shared.memory, flags).map_err(failed("cannot note which pages are written"))
+    }
+
+    /// Addresses of the pages, in order, that the guest has written to since noting began, or since the
+    /// last call. What this process writes is not among them.
+    ///
+    /// # Errors
+    /// [`Error::Host`], also when writes are not noted.
+    pub fn written(&self) -> Result<Vec<u64>, Error> {
+        let mut pages = Vec::new();
+        for (slot, region) in (0..).zip(self.shared.memory.iter()).filter(|(_, region)| !is_rom(region)) {
+            let size = usize::try_from(region.len()).unwrap_or(usize::MAX);
+            let log = self.vm.get_dirty_log(slot, size).map_err(failed("KVM_GET_DIRTY_LOG"))?;
+            let start = region.start_addr().raw_value();
+            for (number, word) in (0u64..).zip(log) {
+                let bits = (0..64).filter(|bit| word >> bit & 1 == 1);
+                pages.extend(bits.map(|bit| start + (number * 64 + bit) * memory::PAGE as u64));
+            }
+        }
+        Ok(pages)
     }
 
     /// Lets the processors run.
@@ -324,6 +347,21 @@ impl Machine {
     pub fn font(&self) -> &Font {
         &self.firmware.font
     }
+}
+
+/// Whether a region is the firmware's.
+fn is_rom(region: &GuestRegionMmap) -> bool {
+    let start = region.start_addr().raw_value();
+    start > memory::LOW_MAX && start < 1 << 32
+}
+
+/// Shows the memory to the guest, RAM with these flags.
+fn map(vm: &VmFd, memory: &GuestMemoryMmap, flags: u32) -> io::Result<()> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let flags = if is_rom(region) { KVM_MEM_READONLY } else { flags };
+        sys::map_region(vm, memory, slot, region, flags)?;
+    }
+    Ok(())
 }
 
 /// Creates the processors and tells them what they are.

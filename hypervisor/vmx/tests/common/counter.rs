@@ -1,0 +1,160 @@
+//! A long-mode guest of our own, at user privilege: every processor counts in a page of its own.
+//!
+//! ```text
+//!   0x008000   where the second processor starts, in real mode
+//!   0x100000   the program: system code at first, the loop at user privilege from 0x100200 on
+//!   0x110000   descriptors; page tables from 0x111000 on: 8 MiB at their own addresses, for users, and the APIC
+//!   0x200000   counter of processor 0 (64 bits), then its CS; processor 1 has the next page
+//!   0x300000   order (32 bits): processor 0 writes to so many pages, and clears it when done
+//!   0x400000   the first of those pages; the others follow, three pages apart
+//! ```
+//!
+//! A processor sends its letter (A, B) to COM1 whenever its counter has become a multiple of 2^26.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Addresses of the counters.
+pub const COUNTERS: [u64; 2] = [0x20_0000, 0x20_1000];
+/// Address of the order.
+pub const ORDER: u64 = 0x30_0000;
+
+/// Address of page `number` that an order writes to.
+pub fn ordered(number: u64) -> u64 {
+    0x40_0000 + number * 0x3000
+}
+
+/// System code of the first processor: own page tables and descriptors, the other processor, then down to
+/// user privilege.
+const START: &[u8] = &[
+    0xb8, 0x00, 0x10, 0x11, 0x00, // mov eax, 0x111000
+    0x0f, 0x22, 0xd8, // mov cr3, rax
+    0x0f, 0x01, 0x14, 0x25, 0x40, 0x00, 0x11, 0x00, // lgdt [0x110040]
+    0x31, 0xc0, // xor eax, eax
+    0x48, 0x89, 0x04, 0x25, 0x00, 0x00, 0x20, 0x00, // mov [0x200000], rax
+    0x48, 0x89, 0x04, 0x25, 0x00, 0x10, 0x20, 0x00, // mov [0x201000], rax
+    0xbf, 0x00, 0x00, 0xe0, 0xfe, // mov edi, 0xfee00000
+    0xc7, 0x87, 0xf0, 0x00, 0x00, 0x00, 0xff, 0x01, 0x00, 0x00, // mov dword [rdi+0xf0], 0x1ff: APIC on
+    0xc7, 0x87, 0x10, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x01, // mov dword [rdi+0x310], 1 << 24: to APIC 1
+    0xc7, 0x87, 0x00, 0x03, 0x00, 0x00, 0x00, 0x45, 0x00, 0x00, // mov dword [rdi+0x300], 0x4500: INIT
+    0xc7, 0x87, 0x10, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, // mov dword [rdi+0x310], 1 << 24
+    0xc7, 0x87, 0x00, 0x03, 0x00, 0x00, 0x08, 0x46, 0x00,
+    0x00, // mov dword [rdi+0x300], 0x4608: SIPI, 0x8000
+    0x31, 0xdb, // xor ebx, ebx
+    // common, 0x10005b: ebx is the number of the processor
+    0xbc, 0x00, 0x00, 0x18, 0x00, // mov esp, 0x180000
+    0x89, 0xd8, // mov eax, ebx
+    0xc1, 0xe0, 0x0c, // shl eax, 12
+    0x29, 0xc4, // sub esp, eax
+    0x6a, 0x1b, // push 0x1b: user data
+    0x68, 0x00, 0x00, 0x17, 0x00, // push 0x170000
+    0x68, 0x02, 0x30, 0x00, 0x00, // push 0x3002: users may use ports, no interrupts
+    0x6a, 0x23, // push 0x23: user code
+    0x68, 0x00, 0x02, 0x10, 0x00, // push 0x100200
+    0x48, 0xcf, // iretq
+];
+
+/// At 0x100200, user privilege.
+const USER: &[u8] = &[
+    0x8d, 0x33, // lea esi, [rbx]
+    0xc1, 0xe6, 0x0c, // shl esi, 12
+    0x81, 0xc6, 0x00, 0x00, 0x20, 0x00, // add esi, 0x200000
+    0x8c, 0x4e, 0x08, // mov [rsi+8], cs
+    0x44, 0x8d, 0x43, 0x41, // lea r8d, [rbx+'A']
+    0xbf, 0x00, 0x00, 0x30, 0x00, // mov edi, 0x300000
+    // again:
+    0x48, 0xff, 0x06, // inc qword [rsi]
+    0xf7, 0x06, 0xff, 0xff, 0xff, 0x03, // test dword [rsi], 0x3ffffff
+    0x75, 0x09, // jne quiet
+    0x44, 0x89, 0xc0, // mov eax, r8d
+    0xba, 0xf8, 0x03, 0x00, 0x00, // mov edx, 0x3f8
+    0xee, // out dx, al
+    // quiet:
+    0x83, 0x3f, 0x00, // cmp dword [rdi], 0
+    0x74, 0xe7, // je again
+    0x85, 0xdb, // test ebx, ebx
+    0x75, 0xe3, // jne again
+    0x8b, 0x0f, // mov ecx, [rdi]
+    0xba, 0x00, 0x00, 0x40, 0x00, // mov edx, 0x400000
+    // touch:
+    0x88, 0x0a, // mov [rdx], cl
+    0x81, 0xc2, 0x00, 0x30, 0x00, 0x00, // add edx, 0x3000
+    0xff, 0xc9, // dec ecx
+    0x75, 0xf4, // jnz touch
+    0x89, 0x0f, // mov [rdi], ecx
+    0xeb, 0xcc, // jmp again
+];
+
+/// At 0x8000: from real mode to long mode, and on to the common part.
+const TRAMPOLINE: &[u8] = &[
+    0xfa, // cli
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0x66, 0x0f, 0x01, 0x16, 0x4d, 0x80, // lgdt [0x804d]
+    0x66, 0xb8, 0x20, 0x00, 0x00, 0x00, // mov eax, 0x20: PAE
+    0x0f, 0x22, 0xe0, // mov cr4, eax
+    0x66, 0xb8, 0x00, 0x10, 0x11, 0x00, // mov eax, 0x111000
+    0x0f, 0x22, 0xd8, // mov cr3, eax
+    0x66, 0xb9, 0x80, 0x00, 0x00, 0xc0, // mov ecx, EFER
+    0x0f, 0x32, // rdmsr
+    0x66, 0x0d, 0x00, 0x01, 0x00, 0x00, // or eax, 0x100: LME
+    0x0f, 0x30, // wrmsr
+    0x0f, 0x20, 0xc0, // mov eax, cr0
+    0x66, 0x0d, 0x01, 0x00, 0x00, 0x80, // or eax, 0x80000001: PG, PE
+    0x0f, 0x22, 0xc0, // mov cr0, eax
+    0x66, 0xea, 0x41, 0x80, 0x00, 0x00, 0x10, 0x00, // jmp 0x10:0x8041
+    0xbb, 0x01, 0x00, 0x00, 0x00, // mov ebx, 1
+    0xb8, 0x5b, 0x00, 0x10, 0x00, // mov eax, 0x10005b
+    0xff, 0xe0, // jmp rax
+    39, 0, 0, 0, 0x11, 0, // the descriptors: limit and base
+];
+
+/// The guest as an ELF file in `directory`.
+pub fn counter(directory: &Path) -> PathBuf {
+    let mut program = vec![0u8; 0x1_5000];
+    let mut put = |at: usize, bytes: &[u8]| program[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, START);
+    put(0x200, USER);
+    // System code 0x10, user data 0x1b, user code 0x23, all of them accessed already.
+    let descriptors = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_f300_0000_ffff, 0x00af_fb00_0000_ffff_u64];
+    for (number, descriptor) in descriptors.into_iter().enumerate() {
+        put(0x1_0000 + 8 * number, &descriptor.to_le_bytes());
+    }
+    put(0x1_0040, &39u16.to_le_bytes());
+    put(0x1_0042, &0x11_0000u64.to_le_bytes());
+    // Present, writable, for users, accessed, and dirty: the processor has nothing to note in them.
+    const TABLE: u64 = 0x27;
+    const LARGE: u64 = 0xe7;
+    put(0x1_1000, &(0x11_2000 | TABLE).to_le_bytes());
+    put(0x1_2000, &(0x11_3000 | TABLE).to_le_bytes());
+    put(0x1_2018, &(0x11_4000 | TABLE).to_le_bytes());
+    for page in 0..4u64 {
+        put(0x1_3000 + 8 * page as usize, &(page << 21 | LARGE).to_le_bytes());
+    }
+    // The APIC, not cached, for the system only.
+    put(0x1_4000 + 8 * 0x1f7, &(0xfee0_0000u64 | 0xf3).to_le_bytes());
+    let parts: [(u64, &[u8]); 2] = [(0x8000, TRAMPOLINE), (0x10_0000, &program)];
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    elf.extend(0x10_0000u64.to_le_bytes()); // entry
+    elf.extend(64u64.to_le_bytes()); // program headers
+    elf.extend([0; 12]); // no sections, no flags
+    for word in [64u16, 56, 2, 0, 0, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    let mut place = 64 + 2 * 56;
+    for (address, bytes) in parts {
+        elf.extend(1u32.to_le_bytes());
+        elf.extend(7u32.to_le_bytes());
+        for word in [place, address, address, bytes.len() as u64, bytes.len() as u64, 1] {
+            elf.extend(word.to_le_bytes());
+        }
+        place += bytes.len() as u64;
+    }
+    for (_, bytes) in parts {
+        elf.extend_from_slice(bytes);
+    }
+    let path = directory.join("counter.elf");
+    std::fs::File::create(&path).unwrap().write_all(&elf).unwrap();
+    path
+}
