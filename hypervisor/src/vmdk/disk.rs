@@ -65,11 +65,11 @@ impl Disk {
     /// # Errors
     /// As [`Disk::open`].
     pub fn open_with(opener: &dyn Opener, path: &Path, mode: Mode) -> Result<Self, Error> {
-        let access = match mode {
-            Mode::Read => Access::Read,
-            Mode::Write => Access::Write,
+        let chain = match mode {
+            Mode::Read => Chain::default(),
+            Mode::Write => Chain { lock: true, writable: Some(0) },
         };
-        Self::open_chain(opener, path, mode, access, mode == Mode::Write)
+        Ok(Self::of(open_chain(opener, path, &chain)?, mode))
     }
 
     /// Opens a disk for reading and keeps writers away from the whole chain meanwhile.
@@ -77,67 +77,12 @@ impl Disk {
     /// # Errors
     /// As [`Disk::open`]; busy when somebody writes.
     pub(crate) fn open_quiet(opener: &dyn Opener, path: &Path) -> Result<Self, Error> {
-        Self::open_chain(opener, path, Mode::Read, Access::Read, true)
+        Ok(Self::of(open_chain(opener, path, &Chain { lock: true, writable: None })?, Mode::Read))
     }
 
-    fn open_chain(
-        opener: &dyn Opener,
-        path: &Path,
-        mode: Mode,
-        access: Access,
-        lock: bool,
-    ) -> Result<Self, Error> {
-        let mut layers: Vec<Layer> = Vec::new();
-        let mut seen = Vec::new();
-        let mut next = Some((None, path.to_owned()));
-        while let Some((expected, path)) = next {
-            let access = if layers.is_empty() { access } else { Access::Read };
-            let child = layers.last().map(|layer| layer.found.part.path().to_owned());
-            let found = Found::open(opener, &path, access)?;
-            // Loops first: the same file would be locked against itself.
-            if seen.contains(&found.part.identity()?) {
-                return Err(Error::malformed(&path, "a chain of disks that leads back to itself"));
-            }
-            if layers.len() >= MAX_CHAIN {
-                return Err(Error::unsupported(&path, format!("a chain of more than {MAX_CHAIN} disks")));
-            }
-            if lock {
-                found.part.lock(access)?;
-            }
-            if let (Some(expected), Some(child)) = (expected, child)
-                && found.descriptor.cid != expected
-            {
-                let found = found.descriptor.cid;
-                return Err(Error::ParentChanged { path: child, parent: path, expected, found });
-            }
-            next = found.parent().map(|(cid, path)| (Some(cid), path));
-            let layer = Layer::open(opener, found, access)?;
-            for identity in layer.identities()? {
-                if seen.contains(&identity) {
-                    let reason = "one of its files belongs to another disk of the chain";
-                    return Err(Error::malformed(&path, reason));
-                }
-                seen.push(identity);
-            }
-            layers.push(layer);
-        }
-        let mut disk = Disk { layers, mode, state: State::Unwritten };
-        disk.share_cache();
-        Ok(disk)
-    }
-
-    /// Divides the memory for tables among all extents that have any.
-    fn share_cache(&mut self) {
-        let mut maps: Vec<_> = self
-            .layers
-            .iter_mut()
-            .flat_map(|layer| &mut layer.extents)
-            .filter_map(|extent| extent.map_mut())
-            .collect();
-        let share = TABLE_CACHE / maps.len().max(1);
-        for map in &mut maps {
-            map.set_room(share / map.table_bytes().max(1));
-        }
+    fn of(mut layers: Vec<Layer>, mode: Mode) -> Self {
+        share_cache(&mut layers);
+        Disk { layers, mode, state: State::Unwritten }
     }
 
     fn top(&self) -> Option<&Layer> {
@@ -221,6 +166,32 @@ impl Disk {
         self.note(result)
     }
 
+    /// Gives up the lock on the parent at `path`, so that [`super::Merge`] can write to it while this disk is
+    /// read through. Returns whether there is such a parent.
+    ///
+    /// # Errors
+    /// As the system calls.
+    pub fn lend(&self, path: &Path) -> Result<bool, Error> {
+        let parent = self.layers.iter().skip(1).find(|layer| layer.found.part.path() == path);
+        parent.map_or(Ok(false), |layer| layer.found.part.unlock().map(|()| true))
+    }
+
+    /// Locks the parent at `path` again.
+    ///
+    /// # Errors
+    /// Busy when somebody writes to it now; otherwise as the system calls.
+    pub fn take_back(&self, path: &Path) -> Result<(), Error> {
+        let mut parents = self.layers.iter().skip(1);
+        let parent = parents.find(|layer| layer.found.part.path() == path);
+        parent.map_or(Ok(()), |layer| layer.found.part.lock(Access::Read))
+    }
+
+    /// The paths of its parents, the nearest first.
+    #[must_use]
+    pub fn parents(&self) -> Vec<std::path::PathBuf> {
+        self.layers.iter().skip(1).map(|layer| layer.found.part.path().to_owned()).collect()
+    }
+
     /// Flushes, and marks the files as closed properly.
     ///
     /// # Errors
@@ -269,8 +240,69 @@ impl Drop for Disk {
     }
 }
 
+/// How a chain is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Chain {
+    /// Its files are locked: against all others for writing, against writers for reading.
+    pub(crate) lock: bool,
+    /// The one that is opened for writing: 0 is the disk itself, 1 its parent, and so on.
+    pub(crate) writable: Option<usize>,
+}
+
+/// Opens a disk and its parents.
+///
+/// # Errors
+/// As [`Disk::open`].
+pub(crate) fn open_chain(opener: &dyn Opener, path: &Path, chain: &Chain) -> Result<Vec<Layer>, Error> {
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut seen = Vec::new();
+    let mut next = Some((None, path.to_owned()));
+    while let Some((expected, path)) = next {
+        let access = if chain.writable == Some(layers.len()) { Access::Write } else { Access::Read };
+        let child = layers.last().map(|layer| layer.found.part.path().to_owned());
+        let found = Found::open(opener, &path, access)?;
+        // Loops first: the same file would be locked against itself.
+        if seen.contains(&found.part.identity()?) {
+            return Err(Error::malformed(&path, "a chain of disks that leads back to itself"));
+        }
+        if layers.len() >= MAX_CHAIN {
+            return Err(Error::unsupported(&path, format!("a chain of more than {MAX_CHAIN} disks")));
+        }
+        if chain.lock {
+            found.part.lock(access)?;
+        }
+        if let (Some(expected), Some(child)) = (expected, child)
+            && found.descriptor.cid != expected
+        {
+            let found = found.descriptor.cid;
+            return Err(Error::ParentChanged { path: child, parent: path, expected, found });
+        }
+        next = found.parent().map(|(cid, path)| (Some(cid), path));
+        let layer = Layer::open(opener, found, access)?;
+        for identity in layer.identities()? {
+            if seen.contains(&identity) {
+                let reason = "one of its files belongs to another disk of the chain";
+                return Err(Error::malformed(&path, reason));
+            }
+            seen.push(identity);
+        }
+        layers.push(layer);
+    }
+    Ok(layers)
+}
+
+/// Divides the memory for tables among all extents that have any.
+pub(crate) fn share_cache(layers: &mut [Layer]) {
+    let extents = layers.iter_mut().flat_map(|layer| &mut layer.extents);
+    let mut maps: Vec<_> = extents.filter_map(|extent| extent.map_mut()).collect();
+    let share = TABLE_CACHE / maps.len().max(1);
+    for map in &mut maps {
+        map.set_room(share / map.table_bytes().max(1));
+    }
+}
+
 /// Reads from the first layer that has each sector; what none of them has is zeros.
-fn read_layers(layers: &mut [Layer], mut sector: u64, mut buf: &mut [u8]) -> Result<(), Error> {
+pub(crate) fn read_layers(layers: &mut [Layer], mut sector: u64, mut buf: &mut [u8]) -> Result<(), Error> {
     let Some((top, below)) = layers.split_first_mut() else {
         buf.fill(0);
         return Ok(());

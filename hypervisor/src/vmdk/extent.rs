@@ -133,6 +133,11 @@ impl Extent {
         matches!(self.body, Body::Stream(_))
     }
 
+    /// Whether sectors can be written to, if it was opened for that.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.access == ExtentAccess::ReadWrite && matches!(self.body, Body::Flat(_) | Body::Sparse(_))
+    }
+
     /// Reads into the beginning of `buf`, which stays inside the extent. Returns how many sectors it
     /// answers for (at least 1), and whether they are here.
     ///

@@ -144,6 +144,11 @@ impl Layer {
         Ok(identities)
     }
 
+    /// Whether every extent can be written to.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.extents.iter().all(Extent::is_writable)
+    }
+
     /// Reads into the beginning of `buf`. Returns how many sectors are answered for (at least 1), and
     /// whether they are here. Behind the end of a disk, smaller than its child, there are zeros.
     ///

@@ -42,6 +42,7 @@ mod hosted;
 mod info;
 mod layer;
 pub mod memory;
+mod merge;
 mod part;
 mod sparse;
 pub mod storage;
@@ -53,6 +54,7 @@ pub use error::Error;
 pub use files::{DiskFile, DiskFileRole, files};
 pub use geometry::{Adapter, Geometry};
 pub use info::{ExtentInfo, Info, LayerInfo};
+pub use merge::Merge;
 pub use storage::{Access, FileOpener, Opener, Storage};
 
 /// Bytes of a sector.

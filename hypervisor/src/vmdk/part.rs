@@ -46,6 +46,11 @@ impl Part {
         }
     }
 
+    /// Gives up the lock.
+    pub(crate) fn unlock(&self) -> Result<(), Error> {
+        self.storage.unlock().map_err(|error| Error::io("unlock", &self.path, error))
+    }
+
     /// Reads bytes; the end of the file before the end of `buf` is a damage.
     pub(crate) fn read_bytes(&self, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
         self.storage.read_at(buf, offset).map_err(|error| Error::io("read", &self.path, error))

@@ -67,6 +67,14 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// As `flock(2)`, but for the answers that mean "no" and "not here".
     fn lock_for(&self, access: Access) -> io::Result<bool>;
+
+    /// Gives up the lock.
+    ///
+    /// # Errors
+    /// As `flock(2)`.
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Storage for File {
@@ -108,6 +116,14 @@ impl Storage for File {
             Err(Errno::WOULDBLOCK) => Ok(false),
             // NFS asks for a descriptor open for writing before it grants a lock for writing.
             Err(Errno::BADF) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        match rustix::fs::flock(self, FlockOperation::Unlock) {
+            // A file system without locks.
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
