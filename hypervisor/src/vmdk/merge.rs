@@ -100,6 +100,19 @@ impl Merge {
     /// # Errors
     /// As the system calls, or when a file is damaged. Nothing is lost then either.
     pub fn run(&mut self, go_on: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Error> {
+        self.run_layers(usize::MAX, go_on)
+    }
+
+    /// As [`Merge::run`], with the top alone: the disks between it and the target were merged before.
+    ///
+    /// # Errors
+    /// As [`Merge::run`].
+    pub fn run_top(&mut self, go_on: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Error> {
+        self.run_layers(1, go_on)
+    }
+
+    fn run_layers(&mut self, layers: usize, go_on: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Error> {
+        let layers = layers.min(self.above.len());
         let capacity = self.above.first().map_or(0, |layer| layer.capacity);
         let mut buffer = vec![0; to_len(STEP)];
         let mut sector = 0;
@@ -110,7 +123,7 @@ impl Merge {
             }
             let count = STEP.min(capacity - sector);
             let part = buffer.get_mut(..to_len(count)).unwrap_or_default();
-            if merge(&mut self.above, &mut self.target, sector, part)? {
+            if merge(self.above.get_mut(..layers).unwrap_or_default(), &mut self.target, sector, part)? {
                 steps += 1;
                 if steps % FLUSH == 0 {
                     self.flush()?;

@@ -1,5 +1,6 @@
 //! Requests about snapshots.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hypervisor::control::State;
@@ -77,5 +78,30 @@ impl Driver {
             let reverted = snapshots::revert(&session, &plan, id);
             Report::Reverted(reverted.map_err(|error| (code::UNSPECIFIED, error.to_string())))
         });
+    }
+
+    pub(super) fn remove_snapshots(&mut self, request: u32) {
+        let plan = match self.plan_now() {
+            Ok(plan) => plan,
+            Err((code, detail)) => return self.speaker.fail(request, code, detail),
+        };
+        let (session, machine) = (Arc::clone(&self.session), self.machine.clone());
+        let running = !self.paused;
+        self.work(request, move || {
+            Report::SnapshotsRemoved(snapshots::remove_all(&session, &plan, machine.as_deref(), running))
+        });
+    }
+
+    /// Notes which disks are in use from now on.
+    pub(super) fn use_disks(&mut self, disks: &[(String, PathBuf)]) {
+        for drive in self.plan.iter_mut().flat_map(|plan| &mut plan.drives) {
+            if let Some((_, path)) = disks.iter().rev().find(|(name, _)| *name == drive.name) {
+                drive.file = Some(path.clone());
+            }
+        }
+    }
+
+    pub(super) fn has_snapshot(&self) -> bool {
+        snapshots::List::read(&self.session).is_ok_and(|list| !list.entries.is_empty())
     }
 }

@@ -10,6 +10,7 @@ use super::questions::Decides;
 use crate::board::Stop;
 use crate::chips::Effect;
 use crate::queue::code;
+use crate::snapshots::Removed;
 use crate::start::{self, NotStarted, Started};
 use crate::vcpu::Event;
 
@@ -23,7 +24,7 @@ pub(super) enum Report {
     Class(HostClass),
     SnapshotMade(Result<(u32, Vec<(String, PathBuf)>), String>),
     Reverted(Result<Option<PathBuf>, (i32, String)>),
-    SnapshotsRemoved(Result<(), String>),
+    SnapshotsRemoved(Removed),
 }
 
 impl Driver {
@@ -104,19 +105,19 @@ impl Driver {
                 self.answer(request, Err((code::UNSPECIFIED, text)));
             }
             Report::SnapshotMade(Ok((id, disks))) => {
-                for drive in self.plan.iter_mut().flat_map(|plan| &mut plan.drives) {
-                    if let Some((_, path)) = disks.iter().find(|(name, _)| *name == drive.name) {
-                        drive.file = Some(path.clone());
-                    }
-                }
+                self.use_disks(&disks);
                 self.speaker.say(FromVmx::Snapshots { any: true });
                 self.speaker.say(FromVmx::SnapshotMade { request, id });
             }
-            Report::SnapshotsRemoved(Ok(())) => {
-                self.speaker.say(FromVmx::Snapshots { any: false });
-                self.answer(request, Ok(()));
+            Report::SnapshotsRemoved(Removed { disks, result }) => {
+                self.use_disks(&disks);
+                self.speaker.say(FromVmx::Snapshots { any: self.has_snapshot() });
+                if let Err(error) = &result {
+                    self.speaker.notice(Severity::Error, format!("Snapshots could not be removed: {error}."));
+                }
+                self.answer(request, result.map_err(|error| (code::UNSPECIFIED, error.to_string())));
             }
-            Report::SnapshotMade(Err(text)) | Report::SnapshotsRemoved(Err(text)) => {
+            Report::SnapshotMade(Err(text)) => {
                 self.speaker.notice(Severity::Error, text.clone());
                 self.answer(request, Err((code::UNSPECIFIED, text)));
             }

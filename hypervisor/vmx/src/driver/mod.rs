@@ -334,9 +334,7 @@ impl Driver {
             }
             ToVmx::RemoveAllSnapshots { .. } => {
                 if self.may_snapshot(request) {
-                    let session = Arc::clone(&self.session);
-                    let remove = move || snapshots::remove_all(&session).map_err(|error| error.to_string());
-                    self.work(request, move || Report::SnapshotsRemoved(remove()));
+                    self.remove_snapshots(request);
                 }
             }
             ToVmx::ListSnapshots { .. } => {
@@ -398,7 +396,7 @@ impl Driver {
                 .as_ref()
                 .map_or(0, |plan| u32::try_from(plan.memory >> 20).unwrap_or(u32::MAX)),
             cpus: self.plan.as_ref().map_or(0, |plan| u32::from(plan.cpus)),
-            has_snapshot: snapshots::List::read(&self.session).is_ok_and(|list| !list.entries.is_empty()),
+            has_snapshot: self.has_snapshot(),
             connected: self.connected.iter().filter(|(_, on)| **on).map(|(name, _)| name.clone()).collect(),
             question: self.question.as_ref().map(|(question, _)| question.clone()),
             class: self.class,

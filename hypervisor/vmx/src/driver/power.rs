@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::medium::Medium;
 use crate::queue::{NO_TOOLS, Power, Standing, Verdict, admit, code};
 use crate::start::{STATE_KEY, Session, Started};
-use crate::{drives, probe};
+use crate::{drives, probe, snapshots};
 
 /// How long a guest that was asked to power off may take.
 const SOFT_WAIT: Duration = Duration::from_secs(60);
@@ -91,6 +91,10 @@ impl Driver {
         self.on_since = Some((Instant::now(), uptime));
         for notice in &plan.notices {
             self.speaker.notice(Severity::Warning, notice.clone());
+        }
+        if snapshots::is_unfinished(&self.session) {
+            let text = "A removal of snapshots was interrupted: removing all snapshots once more ends it.";
+            self.speaker.notice(Severity::Warning, text);
         }
         self.connected = plan
             .drives

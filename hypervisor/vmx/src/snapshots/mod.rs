@@ -4,12 +4,21 @@
 //!   make     memory to NAME-SnapshotN.vmsn; for each disk a child BASE-00000N.vmdk;
 //!            the .vmx names the children (one atomic change);  the snapshot enters NAME.vmsd
 //!   go back  for each disk a new child of the file that the snapshot names; the .vmx names those
-//!   remove   the list is emptied, memory files go; disks stay chains: what they hold does not change
+//!   remove   the list is emptied and says what is to be merged; each disk is merged into what it stood
+//!            on before the first snapshot; the .vmx names that one; files that nobody needs go
 //! ```
 //!
 //! A crash in between leaves at most files that nobody names: the .vmx always names disks that are
 //! whole, and a snapshot is in the list only when nothing writes to its disks any more.
-//! Independent disks are left out.
+//! Independent disks are left out; a machine with undoable disks can have no snapshots.
+//!
+//! `list.rs` keeps the list, `removal.rs` removes.
+
+mod list;
+mod removal;
+
+pub use list::{Entry, List, Removal};
+pub use removal::{Removed, is_unfinished, remove_all};
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hypervisor::control::Snapshot;
 use hypervisor::vmdk::{self, CreateOptions, Disk, Kind, Mode};
-use hypervisor::vmx_file::{self, DiskMode, VmxFile};
+use hypervisor::vmx_file::DiskMode;
 
 use crate::machine::{self, Machine};
 use crate::medium::Medium;
@@ -51,6 +60,9 @@ pub enum Error {
     /// There is no such snapshot.
     #[error("No snapshot")]
     None,
+    /// A disk keeps changes aside already.
+    #[error("{0} is undoable: a machine with such a disk can have no snapshots")]
+    Undoable(String),
     /// There are too many.
     #[error("a machine can have at most {MOST} snapshots")]
     TooMany,
@@ -60,107 +72,9 @@ fn file(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::File { what, source }
 }
 
-/// A snapshot with its files, relative to the directory of the .vmx.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What is told about it.
-    pub about: Snapshot,
-    /// The file with the memory.
-    pub state: Option<String>,
-    /// Drives (`ide0:0`) and their files.
-    pub disks: Vec<(String, String)>,
-}
-
-/// The list of a machine's snapshots, oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct List {
-    /// The number of the newest one that there ever was.
-    last: u32,
-    /// The snapshots.
-    pub entries: Vec<Entry>,
-}
-
-fn list_path(session: &Session) -> PathBuf {
-    session.config.with_extension("vmsd")
-}
-
-impl List {
-    /// Reads the list; a machine without one has no snapshots.
-    ///
-    /// # Errors
-    /// As the system calls.
-    pub fn read(session: &Session) -> io::Result<Self> {
-        match VmxFile::load(&list_path(session)) {
-            Ok(text) => Ok(Self::parse(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(List::default()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn parse(text: &VmxFile) -> Self {
-        let count = text.number("snapshot.numSnapshots").unwrap_or(0).min(1000);
-        let mut list = List { last: text.number("snapshot.lastUID").unwrap_or(0), entries: Vec::new() };
-        for number in 0..count {
-            let value = |key: &str| text.get(&format!("snapshot{number}.{key}")).map(str::to_owned);
-            let Some(id) = value("uid").and_then(|id| id.parse().ok()) else { continue };
-            let state = value("filename").filter(|name| !name.is_empty());
-            let disks = (0..4).filter_map(|disk| {
-                let drive = value(&format!("disk{disk}.node")).filter(|drive| !drive.is_empty())?;
-                Some((drive, value(&format!("disk{disk}.fileName"))?))
-            });
-            let about = Snapshot {
-                id,
-                name: value("displayName").unwrap_or_default(),
-                description: value("description").unwrap_or_default(),
-                time: value("createTime").and_then(|time| time.parse().ok()).unwrap_or(0),
-                memory: state.is_some(),
-            };
-            list.last = list.last.max(id);
-            list.entries.push(Entry { about, state, disks: disks.collect() });
-        }
-        list
-    }
-
-    fn text(&self) -> VmxFile {
-        let mut text = VmxFile::new();
-        text.set("snapshot.lastUID", &self.last.to_string());
-        text.set("snapshot.numSnapshots", &self.entries.len().to_string());
-        for (number, entry) in self.entries.iter().enumerate() {
-            let mut set = |key: &str, value: &str| text.set(&format!("snapshot{number}.{key}"), value);
-            set("uid", &entry.about.id.to_string());
-            set("displayName", &entry.about.name);
-            set("description", &entry.about.description);
-            set("createTime", &entry.about.time.to_string());
-            set("filename", entry.state.as_deref().unwrap_or_default());
-            for (disk, (drive, name)) in entry.disks.iter().enumerate() {
-                set(&format!("disk{disk}.node"), drive);
-                set(&format!("disk{disk}.fileName"), name);
-            }
-        }
-        text
-    }
-
-    fn write(&self, session: &Session) -> Result<(), Error> {
-        let path = list_path(session);
-        let text = self.text();
-        let failed = file("the list of snapshots");
-        match text.create(&path, 0o600) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let change = |old: &mut VmxFile| {
-                    *old = text;
-                    Ok::<(), io::Error>(())
-                };
-                vmx_file::update(&path, change).map(|_| ()).map_err(failed)
-            }
-            other => other.map_err(failed),
-        }
-    }
-}
-
 /// The disks that take part.
 fn disks(plan: &Plan) -> Vec<&PlannedDrive> {
-    let part =
-        |drive: &&PlannedDrive| !drive.cd && matches!(drive.mode, DiskMode::Persistent | DiskMode::Undoable);
+    let part = |drive: &&PlannedDrive| !drive.cd && drive.mode == DiskMode::Persistent;
     plan.drives.iter().filter(part).collect()
 }
 
@@ -243,6 +157,9 @@ pub fn create(
     let mut list = List::read(session).map_err(file("the list of snapshots"))?;
     if list.entries.len() >= MOST {
         return Err(Error::TooMany);
+    }
+    if let Some(drive) = plan.drives.iter().find(|drive| !drive.cd && drive.mode == DiskMode::Undoable) {
+        return Err(Error::Undoable(drive.name.clone()));
     }
     let id = list.last.saturating_add(1);
     let drives = disks(plan);
@@ -344,38 +261,9 @@ pub fn revert(session: &Session, plan: &Plan, id: Option<u32>) -> Result<Option<
     Ok(entry.state.as_ref().map(|state| session.directory.join(state)))
 }
 
-/// Forgets all snapshots.
-///
-/// # Errors
-/// [`Error`].
-pub fn remove_all(session: &Session) -> Result<(), Error> {
-    let list = List::read(session).map_err(file("the list of snapshots"))?;
-    if list.entries.is_empty() {
-        return Ok(());
-    }
-    List { last: list.last, entries: Vec::new() }.write(session)?;
-    let states = list.entries.iter().filter_map(|entry| entry.state.as_ref());
-    remove(&states.map(|state| session.directory.join(state)).collect::<Vec<_>>());
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_list_comes_back() {
-        let about =
-            Snapshot { id: 3, name: "a \"b\"".into(), description: "x\ny".into(), time: 7, memory: true };
-        let entry = Entry {
-            about,
-            state: Some("m-Snapshot3.vmsn".into()),
-            disks: vec![("ide0:0".into(), "m.vmdk".into()), ("ide1:0".into(), "/d/n.vmdk".into())],
-        };
-        let list = List { last: 5, entries: vec![entry] };
-        assert_eq!(List::parse(&VmxFile::parse(&list.text().to_bytes())), list);
-        assert_eq!(List::parse(&VmxFile::parse(b"snapshot.numSnapshots = \"9\"")), List::default());
-    }
 
     #[test]
     fn names_of_children() {
