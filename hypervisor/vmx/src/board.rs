@@ -520,6 +520,18 @@ impl Board {
         taken
     }
 
+    /// Codes of keys that the guest has not read.
+    #[must_use]
+    pub fn keys_unread(&self) -> usize {
+        self.keyboard.waiting()
+    }
+
+    /// As [`Board::keys_unread`], if the keyboard interrupts the guest for them; otherwise 0.
+    #[must_use]
+    pub fn keys_pressing(&self) -> usize {
+        if self.keyboard.irq() { self.keyboard.waiting() } else { 0 }
+    }
+
     /// Presses the power button; false when the guest does not listen to it.
     pub fn press_power_button(&mut self) -> bool {
         let wanted = self.pm.wants_power_button();

@@ -43,4 +43,6 @@ pub mod snapshots;
 pub mod start;
 pub mod state_file;
 pub mod sys;
+pub mod typist;
 pub mod vcpu;
+pub mod windows;

@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use hypervisor::control::HostClass;
 use kvm_bindings::{
     CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES,
     KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_clock_data, kvm_debugregs,
@@ -20,6 +22,7 @@ use crate::boot;
 use crate::firmware::Firmware;
 use crate::screen::{Font, Text};
 use crate::vcpu::{Event, Gate, Shared, Vcpus, lock};
+use crate::windows::Wish;
 use crate::{chips, memory, state_file, sys};
 
 /// Pages for KVM's own use on processors that need them: below the firmware.
@@ -166,6 +169,7 @@ impl Machine {
             gate: Gate::default(),
             memory,
             events: listeners.events,
+            keys: Wish::default(),
         });
         let initial = KvmState::save(&vm, fds.iter(), &msrs).map_err(failed("cannot read the state"))?;
         let vcpus = Vcpus::start(Arc::clone(&shared), fds, listeners.enter)
@@ -228,6 +232,23 @@ impl Machine {
             }
         }
         Ok(pages)
+    }
+
+    /// Makes up for what is known to be lacking on a host of this class.
+    pub fn adapt(&self, class: HostClass) {
+        if class == HostClass::Emulated {
+            // Ticks of the timer that are made up for go before keys, for ever.
+            let _ = sys::forget_missed_ticks(&self.vm);
+            self.shared.keys.wanted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Types; false when the keyboard's queue has no room.
+    #[must_use]
+    pub fn press(&self, codes: &[u8]) -> bool {
+        let taken = self.board().press(codes);
+        self.vcpus.notice_keys();
+        taken
     }
 
     /// Lets the processors run.

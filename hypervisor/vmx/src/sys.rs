@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_bindings::{kvm_userspace_memory_region, kvm_xsave};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -54,6 +54,17 @@ pub(crate) fn internal_suberror(vcpu: &mut VcpuFd) -> u32 {
     // JUSTIFICATION: it tells an instruction that KVM cannot emulate from everything else.
     // SAFETY: every bit pattern of this union member is a number; the caller has seen the exit reason.
     unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal.suberror }
+}
+
+/// Lets ticks of the timer that the guest has missed be lost; otherwise they come one after the other.
+pub(crate) fn forget_missed_ticks(vm: &VmFd) -> io::Result<()> {
+    /// `KVM_REINJECT_CONTROL`, which the wrappers lack.
+    const CONTROL: libc::Ioctl = 0xae71;
+    let control = [0u8; 32];
+    // JUSTIFICATION: there is no wrapper.
+    // SAFETY: the call reads a structure of 32 bytes, of which the first one says yes or no.
+    let result = unsafe { libc::ioctl(vm.as_raw_fd(), CONTROL, control.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Takes descriptor 0, the control channel. To be called once, at the start of the process.

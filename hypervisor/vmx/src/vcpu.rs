@@ -11,6 +11,7 @@
 //! A running processor is called back by a signal that does nothing but end `KVM_RUN`. A signal that
 //! comes a moment too early is lost, so it is sent again until the processor stands still.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,7 +21,11 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board::{Board, Stop};
+use crate::windows::{Stepper, Wish};
 use crate::{memory, sys};
+
+/// Tries to make a processor look for keys.
+const NOTICES: u32 = 20;
 
 /// What the processors shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub struct Shared {
     pub memory: GuestMemoryMmap,
     /// Told what happened; called on a processor's thread.
     pub events: Box<dyn Fn(Event) + Send + Sync>,
+    /// Whether keys need help to arrive.
+    pub keys: Wish,
 }
 
 impl std::fmt::Debug for Shared {
@@ -151,7 +158,7 @@ impl Vcpus {
         for (number, fd) in vcpus.fds.iter().enumerate() {
             let (fd, shared) = (Arc::clone(fd), Arc::clone(&vcpus.shared));
             let run = move || match enter() {
-                Ok(()) => run(&fd, &shared),
+                Ok(()) => run(&fd, &shared, number == 0),
                 Err(error) => {
                     (shared.events)(Event::Broken(format!("a processor's thread: {error}")));
                     while shared.gate.park() {
@@ -174,6 +181,24 @@ impl Vcpus {
     pub fn pause(&self) {
         self.shared.gate.set(Want::Pause);
         self.wait_parked();
+    }
+
+    /// Makes the first processor look whether keys wait, if it runs. It may take it for a moment: a
+    /// signal that comes too early is lost.
+    pub fn notice_keys(&self) {
+        let Shared { gate, keys, .. } = &*self.shared;
+        if !keys.wanted.load(Ordering::Acquire) {
+            return;
+        }
+        keys.typed.store(true, Ordering::Release);
+        for _ in 0..NOTICES {
+            let (true, Some(thread)) = (gate.wanted() == Want::Run, self.threads.first()) else { return };
+            let _ = thread.kill(signal());
+            std::thread::sleep(Duration::from_micros(100));
+            if !keys.typed.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 
     fn wait_parked(&self) {
@@ -207,13 +232,19 @@ impl Drop for Vcpus {
     }
 }
 
-fn run(fd: &Mutex<VcpuFd>, shared: &Shared) {
+fn run(fd: &Mutex<VcpuFd>, shared: &Shared, first: bool) {
+    let mut stepper = Stepper::default();
     loop {
         if shared.gate.wanted() != Want::Run {
+            stepper.end(&lock(fd));
             settle(&mut lock(fd), shared);
             if !shared.gate.park() {
                 return;
             }
+        }
+        if first && shared.keys.wanted.load(Ordering::Relaxed) {
+            let waiting = lock(&shared.board).keys_pressing();
+            stepper.look(&lock(fd), &shared.keys, waiting);
         }
         let event = step(&mut lock(fd), shared);
         if let Some(event) = event {
@@ -275,7 +306,11 @@ fn step_once(fd: &mut VcpuFd, shared: &Shared) -> Stepped {
             data.fill(0xff);
             None
         }
-        VcpuExit::MmioWrite(..) | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_) => None,
+        VcpuExit::MmioWrite(..)
+        | VcpuExit::Hlt
+        | VcpuExit::IrqWindowOpen
+        | VcpuExit::IoapicEoi(_)
+        | VcpuExit::Debug(_) => None,
         VcpuExit::Intr => return Stepped::Interrupted,
         VcpuExit::Shutdown => return Stepped::Event(Event::TripleFault),
         VcpuExit::InternalError => return fill_gap(fd, shared),

@@ -88,7 +88,7 @@ impl I8042 {
     /// Codes that the guest has not read.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.keys.len()
+        self.keys.len() + usize::from(self.output.is_some())
     }
 
     /// Moves the next byte into the output register, if that is empty.

@@ -10,6 +10,7 @@ use crate::chips::keys;
 use crate::drives;
 use crate::machine::Machine;
 use crate::queue::code;
+use crate::typist::Typist;
 
 impl Driver {
     pub(super) fn need_on(&self) -> Result<Arc<Machine>, (i32, String)> {
@@ -49,14 +50,12 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn press(&self, text: &str) -> Result<(), (i32, String)> {
+    pub(super) fn press(&mut self, text: &str) -> Result<(), (i32, String)> {
         let machine = self.need_on()?;
-        let mut codes = Vec::new();
-        for character in text.chars() {
-            codes
-                .extend(keys::codes(character).map_err(|error| (code::INVALID_ARGUMENT, error.to_string()))?);
-        }
-        let taken = machine.board().press(&codes);
+        let keys: Result<_, _> = text.chars().map(keys::codes).collect();
+        let keys = keys.map_err(|error: keys::NoKey| (code::INVALID_ARGUMENT, error.to_string()))?;
+        let typist = self.typist.get_or_insert_with(|| Typist::new(&machine));
+        let taken = typist.press(keys, self.class);
         if taken { Ok(()) } else { Err((code::NO_RESOURCES, "the keyboard's queue is full".into())) }
     }
 

@@ -67,6 +67,9 @@ impl Driver {
     pub(super) fn on_report(&mut self, report: Report) {
         if let Report::Class(class) = report {
             self.class = class;
+            if let Some(machine) = &self.machine {
+                machine.adapt(class);
+            }
             self.log(&format!("the host runs guests: {}", class.name()));
             return;
         }

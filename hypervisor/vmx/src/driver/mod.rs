@@ -44,6 +44,7 @@ use crate::machine::{Listeners, Machine};
 use crate::plan::Plan;
 use crate::queue::{self, Power, code};
 use crate::start::{self, MachineLock, Session, enter};
+use crate::typist::Typist;
 use crate::vcpu::Event;
 use crate::{firmware, snapshots};
 use events::Report;
@@ -70,6 +71,7 @@ struct Driver {
     question: Option<(Question, Decides)>,
     questions: u32,
     asked: Option<Asked>,
+    typist: Option<Typist>,
     variables: BTreeMap<String, String>,
     connected: BTreeMap<String, bool>,
     class: HostClass,
@@ -228,6 +230,7 @@ impl Driver {
             question: None,
             questions: 0,
             asked: None,
+            typist: None,
             variables: BTreeMap::new(),
             connected: BTreeMap::new(),
             // Until the probe has said so: what makes us patient.

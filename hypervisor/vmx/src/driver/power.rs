@@ -63,6 +63,7 @@ impl Driver {
             Power::Stop(_) => self.stop(request, "Virtual machine was powered off."),
             Power::Reset(_) => {
                 self.settle_question();
+                self.typist = None;
                 self.work(request, move || Report::Reset(reset(&machine)));
             }
             Power::Pause => self.work(request, move || {
@@ -87,6 +88,7 @@ impl Driver {
 
     pub(super) fn on_started(&mut self, request: u32, started: Started) {
         let Started { machine, plan, uptime, resumed } = started;
+        self.typist = None;
         self.machine = Some(machine);
         self.on_since = Some((Instant::now(), uptime));
         for notice in &plan.notices {

@@ -74,7 +74,9 @@ impl Rig {
             wake: Arc::new(move || bell.1.notify_all()),
             enter: || Ok(()),
         };
+        let class = vmx::probe::class(device.try_clone().unwrap()).unwrap();
         let machine = Machine::new(device, facts, firmware, boot, listeners).unwrap();
+        machine.adapt(class);
         machine.board().add_serial(0, None);
         Rig { machine, events, log, woken, seen: 0 }
     }
