@@ -40,11 +40,11 @@ pub enum Error {
 /// A unit of an IDE channel and its medium.
 pub type Drive = (Unit, Option<Medium>);
 
-/// Opens the drive of a plan. When a machine is resumed, a nonpersistent disk keeps what was written to it.
+/// Opens the drive of a plan; its redo log is there already, see [`crate::redo`].
 ///
 /// # Errors
 /// [`Error`].
-pub fn open(drive: &PlannedDrive, resume: bool) -> Result<Drive, Error> {
+pub fn open(drive: &PlannedDrive) -> Result<Drive, Error> {
     let serial = format!("{:08}", drive.channel * 2 + drive.unit + 1);
     if drive.cd {
         let path = drive.file.as_deref().filter(|_| drive.connected);
@@ -54,42 +54,17 @@ pub fn open(drive: &PlannedDrive, resume: bool) -> Result<Drive, Error> {
     }
     let path = drive.file.as_deref().unwrap_or(Path::new(""));
     let failed = |source| Error::Disk { name: drive.name.clone(), source };
-    let disk = if drive.mode == DiskMode::IndependentNonpersistent {
-        open_nonpersistent(path, resume).map_err(failed)?
-    } else {
-        Disk::open(path, Mode::Write).map_err(failed)?
+    let path = match drive.mode {
+        DiskMode::Undoable | DiskMode::IndependentNonpersistent => drive.redo.as_deref().unwrap_or(path),
+        DiskMode::Persistent | DiskMode::IndependentPersistent => path,
     };
+    let disk = Disk::open(path, Mode::Write).map_err(failed)?;
     let geometry = Geometry::of(vmdk::Adapter::Ide, disk.capacity());
     let small = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
     let cylinders = u16::try_from(geometry.cylinders.max(1)).unwrap_or(u16::MAX);
     let unit =
         Unit::disk(disk.capacity(), (cylinders, small(geometry.heads), small(geometry.sectors)), serial);
     Ok((unit, Some(Medium::Disk(disk))))
-}
-
-/// Where the writes to a nonpersistent disk go.
-#[must_use]
-pub fn redo_path(disk: &Path) -> PathBuf {
-    let mut name = disk.as_os_str().to_owned();
-    name.push(".REDO_np");
-    name.into()
-}
-
-/// A nonpersistent disk is left alone: writes go to a child, which is new at each power on.
-fn open_nonpersistent(path: &Path, resume: bool) -> Result<Disk, vmdk::Error> {
-    let redo = redo_path(path);
-    if resume {
-        return Disk::open(&redo, Mode::Write);
-    }
-    let parent = PathBuf::from(path.file_name().unwrap_or_default());
-    let options = vmdk::CreateOptions {
-        parent: Some(parent),
-        overwrite: true,
-        mode: 0o600,
-        ..vmdk::CreateOptions::new(vmdk::Kind::MonolithicSparse, 0)
-    };
-    vmdk::create(&redo, &options)?;
-    Disk::open(&redo, Mode::Write)
 }
 
 /// Opens a CD image; returns it with its number of blocks.

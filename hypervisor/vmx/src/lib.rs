@@ -13,6 +13,7 @@
 //! * [`plan`]: from the .vmx to what is built, and what is left out with a notice.
 //! * [`state_file`]: suspended machines and snapshots on disk, with version and checksum.
 //! * [`snapshots`]: disks and memory at a moment, and back.
+//! * [`redo`]: where the writes to undoable and nonpersistent disks go.
 //! * [`screen`]: the text screen as a PNG.
 //! * [`probe`]: how the host runs guests: natively, emulated, not at all.
 //!
@@ -37,6 +38,7 @@ pub mod memory;
 pub mod plan;
 pub mod probe;
 pub mod queue;
+pub mod redo;
 pub mod sandbox;
 pub mod screen;
 pub mod snapshots;

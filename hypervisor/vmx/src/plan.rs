@@ -53,8 +53,10 @@ pub struct PlannedDrive {
     pub file: Option<PathBuf>,
     /// What becomes of writes.
     pub mode: DiskMode,
-    /// The file with the writes kept aside.
+    /// The file with the writes kept aside, absolute.
     pub redo: Option<PathBuf>,
+    /// It was being merged into the disk: `redoCommit`.
+    pub committing: bool,
     /// Connected at power on.
     pub connected: bool,
 }
@@ -146,11 +148,6 @@ impl Plan {
                 notices.push(format!("{name} is left out: it has no fileName."));
                 continue;
             }
-            if drive.mode == DiskMode::Undoable && !cd {
-                notices.push(format!(
-                    "{name}.mode is undoable: changes are kept, and nobody asks at power off."
-                ));
-            }
             drives.push(PlannedDrive {
                 channel: usize::try_from(drive.controller).unwrap_or(0),
                 unit: usize::try_from(drive.unit).unwrap_or(0),
@@ -159,6 +156,7 @@ impl Plan {
                 file,
                 mode: drive.mode,
                 redo: drive.redo.as_deref().map(absolute),
+                committing: vmx.flag(&format!("{name}.redoCommit"), false),
                 name,
             });
         }

@@ -15,7 +15,7 @@ use crate::firmware::{self, Firmware};
 use crate::machine::{self, Boot, Listeners, Machine};
 use crate::plan::Plan;
 use crate::queue::code;
-use crate::{drives, sandbox};
+use crate::{drives, redo, sandbox};
 
 /// What the process was handed, and what follows from it.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Session {
     pub fn start(&self, listeners: Listeners, from: &From) -> Result<Started, NotStarted> {
         let invalid = |error: &dyn std::fmt::Display| NotStarted::Failed(code::INVALID_VM, error.to_string());
         let vmx = self.configuration().map_err(|error| invalid(&error))?;
-        let plan = Plan::of(&vmx, &self.directory).map_err(|error| invalid(&error))?;
+        let mut plan = Plan::of(&vmx, &self.directory).map_err(|error| invalid(&error))?;
         let init = |error: &dyn std::fmt::Display| NotStarted::Failed(code::INIT_FAILED, error.to_string());
         let firmware = Firmware::load(&self.firmware).map_err(|error: firmware::Error| init(&error))?;
         let boot = match &plan.kernel {
@@ -179,11 +179,12 @@ impl Session {
             vga_bios: firmware.vga.clone(),
             floppy: floppy.map_err(retry)?,
         };
+        redo::prepare(self, &mut plan, state.is_some()).map_err(retry)?;
         let mut channels: [[Option<drives::Drive>; 2]; 2] = Default::default();
         for drive in &plan.drives {
             let slot = channels.get_mut(drive.channel).and_then(|units| units.get_mut(drive.unit));
             if let Some(slot) = slot {
-                *slot = Some(drives::open(drive, state.is_some()).map_err(retry)?);
+                *slot = Some(drives::open(drive).map_err(retry)?);
             }
         }
         let mut ports = Vec::new();

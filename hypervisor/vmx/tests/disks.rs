@@ -10,8 +10,8 @@ mod writer;
 use std::path::Path;
 
 use common::{in_path, need, run, skipped};
-use core::{Core, write_vmx};
-use hypervisor::control::{Begin, FromVmx, ToVmx};
+use core::{Core, changes, write_vmx};
+use hypervisor::control::{Begin, FromVmx, PowerMode, State, ToVmx};
 use hypervisor::vmdk::{self, CreateOptions, Disk, Kind, Mode};
 use hypervisor::vmx_file::VmxFile;
 use writer::writer;
@@ -177,5 +177,163 @@ fn a_removal_that_is_killed_loses_nothing() {
         assert_eq!(key(&config, "ide0:0.fileName"), "a.vmdk");
         assert_eq!(disks(directory.path()), ["a.vmdk"]);
         run("qemu-img", &["check".as_ref(), path("a.vmdk").as_os_str()]);
+    });
+}
+
+/// Waits for the question at power off, and answers it.
+async fn settle(core: &mut Core, choice: u32) {
+    let question = loop {
+        let status = core.status().await;
+        match status.question {
+            Some(question) => break question,
+            None => assert_eq!(status.state, State::On),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!(
+        (question.default, question.choices.as_slice()),
+        (2, ["Commit", "Discard", "Keep"].map(String::from).as_slice())
+    );
+    assert!(question.text.contains("ide0:0"), "{}", question.text);
+    core.must(|request| ToVmx::Answer { request, id: question.id, choice }).await;
+}
+
+#[test]
+fn undoable_disks_are_committed_discarded_or_kept() {
+    if !needed("undoable_disks_are_committed_discarded_or_kept") {
+        return;
+    }
+    runtime().block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("a.vmdk");
+        vmdk::create(&disk, &CreateOptions::new(Kind::MonolithicSparse, 4 << 20)).unwrap();
+        let lines = writer(directory.path()) + "ide0:0.mode = \"undoable\"\n";
+        let config = write_vmx(directory.path(), &lines);
+        let redo = || directory.path().join(key(&config, "ide0:0.redo"));
+        let begin = async |seen: &mut u64| {
+            let (mut core, answer) = Core::start(&config, Begin::PowerOn).await;
+            assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
+            core.expect(seen, ">").await;
+            core
+        };
+        let stop = |request| ToVmx::Stop { request, mode: PowerMode::Hard };
+        // Committed; powered off by the guest.
+        let mut seen = 0;
+        let mut core = begin(&mut seen).await;
+        write(&mut core, &mut seen, "a").await;
+        core.send("h").await;
+        settle(&mut core, 0).await;
+        let (status, events) = core.ended().await;
+        assert!(status.success());
+        assert_eq!(
+            changes(&events),
+            [(State::Off, State::On), (State::On, State::Stuck), (State::Stuck, State::Off)]
+        );
+        assert_eq!(
+            (letter(&disk), disks(directory.path()).len(), key(&config, "ide0:0.redo").as_str()),
+            ('a', 1, "")
+        );
+        // Discarded; powered off by request. No snapshot meanwhile.
+        let mut seen = 0;
+        let mut core = begin(&mut seen).await;
+        write(&mut core, &mut seen, "b").await;
+        let name = String::new;
+        let answer = core
+            .ask(|request| ToVmx::CreateSnapshot {
+                request,
+                name: name(),
+                description: name(),
+                memory: false,
+            })
+            .await;
+        assert!(
+            matches!(&answer, FromVmx::Failed { detail, .. } if detail.contains("ide0:0 is undoable")),
+            "{answer:?}"
+        );
+        let answer = core.ask(stop).await;
+        assert!(matches!(answer, FromVmx::Failed { code: -16, .. }), "{answer:?}");
+        let answer = core.ask(|request| ToVmx::Stop { request, mode: PowerMode::Soft }).await;
+        assert!(matches!(answer, FromVmx::Failed { code: -16, .. }), "{answer:?}");
+        assert_eq!(letter(&redo()), 'b');
+        settle(&mut core, 1).await;
+        core.ended().await;
+        assert_eq!((letter(&disk), disks(directory.path()).len()), ('a', 1));
+        // Kept: by a second hard stop instead of an answer.
+        let mut seen = 0;
+        let mut core = begin(&mut seen).await;
+        write(&mut core, &mut seen, "c").await;
+        let answer = core.ask(stop).await;
+        assert!(matches!(answer, FromVmx::Failed { code: -16, .. }), "{answer:?}");
+        core.stop().await;
+        assert_eq!((letter(&disk), letter(&redo())), ('a', 'c'));
+        let first = redo();
+        // Added to; then killed.
+        let mut seen = 0;
+        let mut core = begin(&mut seen).await;
+        reads(&mut core, &mut seen, "c").await;
+        write(&mut core, &mut seen, "d").await;
+        drop(core);
+        assert_eq!((letter(&disk), letter(&redo()), redo()), ('a', 'd', first.clone()));
+        // A commit that was interrupted is ended before the machine starts.
+        hypervisor::vmx_file::update(&config, |vmx| {
+            vmx.set("ide0:0.redoCommit", "TRUE");
+            Ok::<(), std::io::Error>(())
+        })
+        .unwrap();
+        let mut seen = 0;
+        let mut core = begin(&mut seen).await;
+        assert_eq!(letter(&disk), 'd');
+        assert!(redo() != first && !first.exists() && key(&config, "ide0:0.redoCommit").is_empty());
+        reads(&mut core, &mut seen, "d").await;
+        core.send("h").await;
+        settle(&mut core, 2).await;
+        core.ended().await;
+        assert!(redo().exists());
+        run("qemu-img", &["check".as_ref(), disk.as_os_str()]);
+    });
+}
+
+#[test]
+fn independent_disks() {
+    if !needed("independent_disks") {
+        return;
+    }
+    runtime().block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = directory.path().join("a.vmdk");
+        vmdk::create(&disk, &CreateOptions::new(Kind::MonolithicFlat, 4 << 20)).unwrap();
+        let lines = writer(directory.path());
+        // Nonpersistent: gone at power off, but not by suspending.
+        let config =
+            write_vmx(directory.path(), &(lines.clone() + "ide0:0.mode = \"independent-nonpersistent\"\n"));
+        let (mut core, _) = Core::start(&config, Begin::PowerOn).await;
+        let mut seen = 0;
+        core.expect(&mut seen, ">").await;
+        write(&mut core, &mut seen, "n").await;
+        core.must(|request| ToVmx::Suspend { request, mode: PowerMode::Hard }).await;
+        core.ended().await;
+        let (mut core, answer) = Core::start(&config, Begin::PowerOn).await;
+        assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
+        reads(&mut core, &mut seen, "n").await;
+        // Others may use the disk in the same way meanwhile.
+        Disk::open(&disk, Mode::Read).unwrap();
+        core.stop().await;
+        assert_eq!(letter(&disk), '\0');
+        let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("REDO")));
+        // Persistent: no part of snapshots.
+        write_vmx(directory.path(), &(lines + "ide0:0.mode = \"independent-persistent\"\n"));
+        let (mut core, _) = Core::start(&config, Begin::PowerOn).await;
+        let mut seen = 0;
+        core.expect(&mut seen, ">").await;
+        snapshot(&mut core, true).await;
+        assert_eq!(key(&config, "ide0:0.fileName"), "a.vmdk");
+        write(&mut core, &mut seen, "p").await;
+        core.must(|request| ToVmx::RevertToSnapshot { request, id: None }).await;
+        let mut seen = 1;
+        reads(&mut core, &mut seen, "p").await;
+        core.must(|request| ToVmx::RemoveAllSnapshots { request }).await;
+        core.stop().await;
+        assert_eq!(letter(&disk), 'p');
     });
 }

@@ -10,6 +10,7 @@ use super::questions::Decides;
 use crate::board::Stop;
 use crate::chips::Effect;
 use crate::queue::code;
+use crate::redo::Choice;
 use crate::snapshots::Removed;
 use crate::start::{self, NotStarted, Started};
 use crate::vcpu::Event;
@@ -17,7 +18,20 @@ use crate::vcpu::Event;
 /// What a worker was doing, and how it ended.
 pub(super) enum Report {
     Started(Result<Box<Started>, NotStarted>),
-    Stopped { why: String, outputs: Vec<FromVmx>, trouble: Option<String> },
+    Stopped {
+        why: String,
+        outputs: Vec<FromVmx>,
+        trouble: Option<String>,
+    },
+    /// The machine stands still, to be powered off when a question is answered.
+    Halted {
+        trouble: Option<String>,
+    },
+    /// The machine stands still and its disks are closed, but the redo logs could not be settled.
+    NotSettled {
+        why: String,
+        text: String,
+    },
     Suspended(Result<Vec<FromVmx>, String>),
     Paused,
     Reset(Result<(), String>),
@@ -30,6 +44,10 @@ pub(super) enum Report {
 impl Driver {
     pub(super) fn on_event(&mut self, event: Event) {
         let Some(machine) = self.machine.clone() else { return };
+        if matches!(self.question, Some((_, Decides::Redo | Decides::RedoAgain))) {
+            // It is being powered off, and stands still: two processors may both have had a reason.
+            return;
+        }
         match event {
             Event::Filled(name) => {
                 self.filled += 1;
@@ -47,7 +65,7 @@ impl Driver {
             }
             Event::Broken(text) => {
                 self.speaker.notice(Severity::Error, text.clone());
-                self.stop(0, &format!("Virtual machine was powered off: {text}."));
+                self.stop_now(0, &format!("Virtual machine was powered off: {text}."), Choice::Keep);
             }
             Event::Stop(Stop::Fault { channel, unit, full, text }) => {
                 machine.pause();
@@ -99,6 +117,21 @@ impl Driver {
                     self.speaker.notice(Severity::Error, trouble);
                 }
                 self.end(request, State::Off, &why, outputs);
+            }
+            Report::Halted { trouble } => {
+                if let Some(trouble) = trouble {
+                    self.speaker.notice(Severity::Error, trouble);
+                }
+                self.ask_about_redo(request);
+            }
+            Report::NotSettled { why, text } => {
+                self.speaker.notice(Severity::Error, text.clone());
+                self.stopping = why;
+                let text = format!(
+                    "Changes to undoable disks could not be committed or discarded: {text}. Try again?"
+                );
+                self.ask(&text, &["Commit", "Keep"], Decides::RedoAgain);
+                self.answer(request, Err((code::NEED_INPUT, text)));
             }
             Report::Suspended(Ok(outputs)) => {
                 self.end(request, State::Suspended, "Virtual machine was suspended.", outputs);

@@ -43,6 +43,7 @@ use tokio_seqpacket::UnixSeqpacketListener;
 use crate::machine::{Listeners, Machine};
 use crate::plan::Plan;
 use crate::queue::{self, Power, code};
+use crate::redo::Choice;
 use crate::start::{self, MachineLock, Session, enter};
 use crate::typist::Typist;
 use crate::vcpu::Event;
@@ -71,6 +72,8 @@ struct Driver {
     question: Option<(Question, Decides)>,
     questions: u32,
     asked: Option<Asked>,
+    /// Why the machine is being powered off, while a question about its redo logs waits.
+    stopping: String,
     typist: Option<Typist>,
     variables: BTreeMap<String, String>,
     connected: BTreeMap<String, bool>,
@@ -230,6 +233,7 @@ impl Driver {
             question: None,
             questions: 0,
             asked: None,
+            stopping: String::new(),
             typist: None,
             variables: BTreeMap::new(),
             connected: BTreeMap::new(),
@@ -416,7 +420,7 @@ impl Driver {
         if self.machine.is_none() && self.busy.is_none() {
             self.ended = true;
         } else if self.busy.is_none() {
-            self.stop(0, "Virtual machine was powered off: its server is gone.");
+            self.stop_now(0, "Virtual machine was powered off: its server is gone.", Choice::Keep);
         } else {
             // A worker is at it: look again when it has ended.
             let events = self.events.clone();

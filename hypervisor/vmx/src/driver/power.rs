@@ -1,6 +1,5 @@
 //! Power: what is carried out, and how a machine begins and ends.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +7,13 @@ use hypervisor::control::{FromVmx, HostClass, MAX_CHUNK, Severity, State};
 
 use super::Driver;
 use super::events::Report;
+use super::questions::Decides;
 use crate::machine::Machine;
 use crate::medium::Medium;
 use crate::queue::{NO_TOOLS, Power, Standing, Verdict, admit, code};
+use crate::redo::{self, Choice};
 use crate::start::{STATE_KEY, Session, Started};
-use crate::{drives, probe, snapshots};
+use crate::{probe, snapshots};
 
 /// How long a guest that was asked to power off may take.
 const SOFT_WAIT: Duration = Duration::from_secs(60);
@@ -60,7 +61,14 @@ impl Driver {
             };
         };
         match power {
+            // Whoever does not answer a question, and powers off: nothing is committed and nothing lost.
+            Power::Stop(_) if self.state == State::Stuck => {
+                self.stop_now(request, "Virtual machine was powered off.", Choice::Keep);
+            }
             Power::Stop(_) => self.stop(request, "Virtual machine was powered off."),
+            Power::Reset(_) if matches!(self.question, Some((_, Decides::RedoAgain))) => {
+                self.speaker.fail(request, code::NEED_INPUT, "");
+            }
             Power::Reset(_) => {
                 self.settle_question();
                 self.typist = None;
@@ -120,23 +128,58 @@ impl Driver {
         }
     }
 
+    /// Powers off; where disks are undoable, asks first what becomes of their changes.
     pub(super) fn stop(&mut self, request: u32, why: &str) {
+        let asked = matches!(self.question, Some((_, Decides::Redo | Decides::RedoAgain)));
+        let undoable = self.plan.iter().flat_map(redo::undoable).next().is_some();
+        match self.machine.clone() {
+            Some(machine) if !asked && undoable => {
+                self.settle_question();
+                self.stopping = why.to_owned();
+                self.work(request, move || {
+                    machine.pause();
+                    // What the guest believes to be written must be, however long the answer takes.
+                    let trouble = machine.board().flush().err();
+                    Report::Halted { trouble: trouble.map(|error| error.to_string()) }
+                });
+            }
+            _ => self.stop_now(request, why, Choice::Keep),
+        }
+    }
+
+    /// The machine stands still to be powered off: what becomes of its redo logs?
+    pub(super) fn ask_about_redo(&mut self, request: u32) {
+        let drives = self.plan.iter().flat_map(redo::undoable);
+        let names: Vec<&str> = drives.map(|drive| drive.name.as_str()).collect();
+        let text = format!(
+            "Changes to undoable disks ({}) were kept aside. Commit them to the disks, discard them, or keep \
+             them for the next run?",
+            names.join(", ")
+        );
+        self.ask(&text, &["Commit", "Discard", "Keep"], Decides::Redo);
+        self.answer(request, Err((code::NEED_INPUT, text)));
+        if let Some(asked) = self.asked.take() {
+            self.speaker.fail(asked.request, code::NEED_INPUT, "");
+        }
+    }
+
+    /// Powers off without a question.
+    pub(super) fn stop_now(&mut self, request: u32, why: &str, choice: Choice) {
         self.settle_question();
         let why = why.to_owned();
-        let redo = self.plan.iter().flat_map(|plan| &plan.drives);
-        let redo: Vec<PathBuf> = redo
-            .filter(|drive| drive.mode == hypervisor::vmx_file::DiskMode::IndependentNonpersistent)
-            .filter_map(|drive| drive.file.as_deref().map(drives::redo_path))
-            .collect();
+        let drives = self.plan.as_ref().map(|plan| plan.drives.clone()).unwrap_or_default();
+        let session = Arc::clone(&self.session);
         match self.machine.clone() {
             None => self.end(request, State::Off, &why, Vec::new()),
             Some(machine) => self.work(request, move || {
                 machine.pause();
                 let trouble = close(&machine).err();
-                for path in redo {
-                    let _ = std::fs::remove_file(path);
+                // What could not be written is not merged into anything.
+                let choice = if trouble.is_some() { Choice::Keep } else { choice };
+                match redo::settle(&session, &drives, choice) {
+                    Ok(()) => Report::Stopped { why, outputs: last_outputs(&machine), trouble },
+                    Err(error) => Report::NotSettled { why, text: error.to_string() },
                 }
-                Report::Stopped { why, outputs: last_outputs(&machine), trouble }
             }),
         }
     }

@@ -4,6 +4,7 @@ use hypervisor::control::{FromVmx, Question, State};
 
 use super::Driver;
 use crate::queue::code;
+use crate::redo::Choice;
 use crate::start;
 use crate::vcpu::Event;
 
@@ -16,6 +17,10 @@ pub(super) enum Decides {
     Discard,
     /// Try a disk again, tell the guest of the error, or power off.
     Disk { channel: usize },
+    /// What becomes of the redo logs, at power off.
+    Redo,
+    /// Try to commit once more, or keep them.
+    RedoAgain,
 }
 
 impl Driver {
@@ -25,7 +30,8 @@ impl Driver {
             id: self.questions,
             text: text.to_owned(),
             choices: choices.iter().map(|&choice| choice.to_owned()).collect(),
-            default: 0,
+            // Nothing is lost by keeping.
+            default: if decides == Decides::Redo { 2 } else { 0 },
         };
         self.question = Some((question.clone(), decides));
         self.change(State::Stuck, text);
@@ -57,6 +63,15 @@ impl Driver {
             }
             (Decides::Discard, _) => {
                 self.end(0, State::Suspended, "The start of the virtual machine was cancelled.", Vec::new());
+            }
+            (Decides::Redo | Decides::RedoAgain, _) => {
+                let choice = match (decides, choice) {
+                    (Decides::Redo | Decides::RedoAgain, 0) => Choice::Commit,
+                    (Decides::Redo, 1) => Choice::Discard,
+                    _ => Choice::Keep,
+                };
+                let why = std::mem::take(&mut self.stopping);
+                self.stop_now(0, &why, choice);
             }
             (Decides::Disk { .. }, 2..) => self.stop(0, "Virtual machine was powered off."),
             (Decides::Disk { channel }, _) => {
