@@ -122,6 +122,8 @@ pub struct Board {
     started: Instant,
     /// Time on the clock before `started`.
     before: Duration,
+    /// Seconds that the clock is ahead of UTC.
+    clock_offset: i64,
     facts: Facts,
     log: Arc<dyn Fn(&str) + Send + Sync>,
     /// Called when the guest has sent something to a serial port.
@@ -179,10 +181,16 @@ impl Board {
             fast_a20: 2,
             started: Instant::now(),
             before: Duration::ZERO,
+            clock_offset: 0,
             facts,
             log,
             wake,
         }
+    }
+
+    /// Sets the clock so many seconds ahead of UTC.
+    pub fn set_clock_offset(&mut self, seconds: i64) {
+        self.clock_offset = seconds;
     }
 
     /// Plugs in serial port `number` (0 to 3), its output going to `file`, too.
@@ -292,7 +300,8 @@ impl Board {
             0x64 => self.keyboard.read(4),
             0x70 | 0x71 => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.cmos.read(port - 0x70, i64::try_from(now.as_secs()).unwrap_or(0))
+                let now = i64::try_from(now.as_secs()).unwrap_or(0);
+                self.cmos.read(port - 0x70, now.saturating_add(self.clock_offset).max(0))
             }
             0x92 => self.fast_a20,
             vga::FIRST..=vga::LAST => self.vga.read(port),

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use hypervisor::control::HostClass;
 use kvm_bindings::{
@@ -170,6 +170,8 @@ impl Machine {
             memory,
             events: listeners.events,
             keys: Wish::default(),
+            class: OnceLock::new(),
+            filled: AtomicU64::new(0),
         });
         let initial = KvmState::save(&vm, fds.iter(), &msrs).map_err(failed("cannot read the state"))?;
         let vcpus = Vcpus::start(Arc::clone(&shared), fds, listeners.enter)
@@ -236,6 +238,7 @@ impl Machine {
 
     /// Makes up for what is known to be lacking on a host of this class.
     pub fn adapt(&self, class: HostClass) {
+        let _ = self.shared.class.set(class);
         if class == HostClass::Emulated {
             // Ticks of the timer that are made up for go before keys, for ever.
             let _ = sys::forget_missed_ticks(&self.vm);
@@ -249,6 +252,12 @@ impl Machine {
         let taken = self.board().press(codes);
         self.vcpus.notice_keys();
         taken
+    }
+
+    /// Instructions that were carried out here because KVM lacks them.
+    #[must_use]
+    pub fn filled(&self) -> u64 {
+        self.shared.filled.load(Ordering::Relaxed)
     }
 
     /// Lets the processors run.

@@ -15,6 +15,21 @@ pub const MEMORY_MAX_MB: u32 = 64 * 1024;
 /// Most processors. Ours.
 pub const CPUS_MAX: u32 = 32;
 
+/// Devices that are left out, by the key that asks for them.
+const LEFT_OUT: [&str; 8] = [
+    "sound.present",
+    "usb.present",
+    "ehci.present",
+    "parallel0.present",
+    "parallel1.present",
+    "parallel2.present",
+    "sata0.present",
+    "vmci0.present",
+];
+
+/// Farthest that the clock of a machine may be from UTC, in seconds: a hundred years. Ours.
+const CLOCK_MAX: i64 = 100 * 366 * 86_400;
+
 /// A machine to build.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -30,6 +45,8 @@ pub struct Plan {
     pub floppy: Option<PlannedFloppy>,
     /// Serial ports by number.
     pub serial: Vec<PlannedSerial>,
+    /// Seconds that its clock is ahead of UTC.
+    pub clock_offset: i64,
     /// In which order drives are tried.
     pub boot: Vec<BootDevice>,
     /// A kernel that is started instead of a BIOS.
@@ -166,7 +183,14 @@ impl Plan {
             notices
                 .push(format!("ethernet{} is left out: there are no network adapters yet.", adapter.number));
         }
-        for key in ["sound.present", "usb.present", "parallel0.present"] {
+        for controller in vmx.scsi_controllers() {
+            // The drives on it were named already.
+            let number = controller.number;
+            if !notices.iter().any(|notice| notice.starts_with(&format!("scsi{number}:"))) {
+                notices.push(format!("scsi{number} is left out: there are no SCSI controllers yet."));
+            }
+        }
+        for key in LEFT_OUT {
             if vmx.flag(key, false) {
                 notices.push(format!("{key}: there is no such device yet; it is left out."));
             }
@@ -184,6 +208,7 @@ impl Plan {
             drives,
             floppy,
             serial,
+            clock_offset: clock_offset(vmx, &mut notices),
             boot: boot_order(vmx, &mut notices),
             kernel,
             notices,
@@ -203,6 +228,8 @@ fn plan_floppy(vmx: &VmxFile, directory: &Path, notices: &mut Vec<String>) -> Op
                     file: directory.join(file),
                     connected: floppy.start_connected,
                 });
+                notices
+                    .push(format!("floppy{} is for reading: what is written to it is lost.", floppy.number));
             }
             (_, false) => {
                 notices.push(format!("{name} is a drive of the host: it is left out; an image works."));
@@ -231,6 +258,16 @@ fn plan_serial(vmx: &VmxFile, directory: &Path, notices: &mut Vec<String>) -> Ve
         planned.push(PlannedSerial { number: port.number, file: file.map(|file| directory.join(file)) });
     }
     planned
+}
+
+/// `RTC.diffFromUTC`: seconds; the clock shows UTC where nothing is said.
+fn clock_offset(vmx: &VmxFile, notices: &mut Vec<String>) -> i64 {
+    let Some(text) = vmx.get_filled("RTC.diffFromUTC") else { return 0 };
+    let seconds = text.trim().parse().ok().filter(|seconds: &i64| seconds.abs() <= CLOCK_MAX);
+    seconds.unwrap_or_else(|| {
+        notices.push(format!("RTC.diffFromUTC is {text}, no number of seconds: the clock shows UTC."));
+        0
+    })
 }
 
 /// `bios.bootOrder`: words separated by commas; what is not named comes after, in the usual order.
@@ -298,10 +335,79 @@ mod tests {
         assert_eq!(plan.serial, [PlannedSerial { number: 0, file: Some("/vm/out.txt".into()) }]);
         assert_eq!(plan.floppy.unwrap().file, Path::new("/vm/f.img"));
         assert_eq!(plan.kernel.unwrap().kernel, Path::new("/vm/k"));
-        for key in ["ide1:0", "ethernet0", "sound.present", "bios.bootOrder"] {
+        for key in ["ide1:0", "ethernet0", "sound.present", "bios.bootOrder", "floppy0"] {
             assert!(plan.notices.iter().any(|notice| notice.starts_with(key)), "{key}: {:?}", plan.notices);
         }
-        assert_eq!(plan.notices.len(), 4);
+        assert_eq!(plan.notices.len(), 5);
+    }
+
+    #[test]
+    fn every_device_that_is_left_out_is_named_once() {
+        let lines = [
+            ("scsi0", "scsi0.present = \"TRUE\""),
+            (
+                "scsi1:3",
+                "scsi1.present = \"TRUE\"\nscsi1:3.present = \"TRUE\"\nscsi1:3.deviceType = \"cdrom-image\"",
+            ),
+            ("ethernet3", "ethernet3.present = \"TRUE\""),
+            ("sound.present", "sound.present = \"TRUE\"\nsound.virtualDev = \"es1371\""),
+            ("usb.present", "usb.present = \"TRUE\""),
+            ("ehci.present", "ehci.present = \"TRUE\""),
+            ("parallel1.present", "parallel1.present = \"TRUE\""),
+            ("sata0.present", "sata0.present = \"TRUE\""),
+            ("vmci0.present", "vmci0.present = \"TRUE\""),
+            (
+                "serial1",
+                "serial1.present = \"TRUE\"\nserial1.fileType = \"pipe\"\nserial1.fileName = \"/tmp/p\"",
+            ),
+            (
+                "serial2",
+                "serial2.present = \"TRUE\"\nserial2.fileType = \"device\"\nserial2.fileName = \"/dev/ttyS0\"",
+            ),
+            (
+                "floppy1",
+                "floppy1.present = \"TRUE\"\nfloppy1.fileType = \"file\"\nfloppy1.fileName = \"f.img\"",
+            ),
+            ("floppy0", "floppy0.present = \"TRUE\"\nfloppy0.fileName = \"/dev/fd0\""),
+            ("ide0:1", "ide0:1.present = \"TRUE\"\nide0:1.deviceType = \"tape\""),
+            ("ide1:1", "ide1:1.present = \"TRUE\"\nide1:1.fileName = \"auto detect\""),
+            ("ide1:0", "ide1:0.present = \"TRUE\""),
+            ("RTC.diffFromUTC", "RTC.diffFromUTC = \"soon\""),
+        ];
+        for (name, text) in lines {
+            let notices = plan(&format!("{text}\n")).unwrap().notices;
+            assert_eq!(notices.len(), 1, "{notices:?}");
+            assert!(notices[0].starts_with(name), "{notices:?}");
+        }
+        let text: String = lines.iter().map(|(_, text)| format!("{text}\n")).collect();
+        assert_eq!(plan(&text).unwrap().notices.len(), lines.len());
+        assert_eq!(plan("rtc.diffFromUtc = \"-3600\"\n").unwrap().clock_offset, -3600);
+        assert_eq!(plan("rtc.diffFromUtc = \"99999999999\"\n").unwrap().clock_offset, 0);
+    }
+
+    /// B8: cut off anywhere, a .vmx is a machine with less in it, or refused; at once, and without a panic.
+    #[test]
+    fn cut_off_at_every_byte() {
+        let mut text = String::from(
+            "config.version = \"8\"\nmemsize = \"64\"\nnumvcpus = \"2\"\nuuid.bios = \"56 4d 01 02 03 04 05 06-07 08 09 0a \
+             0b 0c 0d 0e\"\nide0:0.present = \"TRUE\"\nide0:0.fileName = \"a.vmdk\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \
+             \"TRUE\"\nscsi0:0.deviceType = \"cdrom-raw\"\nethernet0.present = \"TRUE\"\nserial0.present = \"TRUE\"\nfloppy0.fileType \
+             = \"file\"\nfloppy0.fileName = \"f|22.img\"\nbios.bootOrder = \"cdrom,hdd\"\nvmserverd.kernel = \"k\"\n",
+        );
+        let core = text.len();
+        while text.len() < 64 << 10 {
+            text.push_str(&format!("guestinfo.key{} = \"{}|7C\"\n", text.len(), "x".repeat(500)));
+        }
+        for length in (0..core).chain((core..text.len()).step_by(997)) {
+            let start = std::time::Instant::now();
+            let plan = Plan::of(&VmxFile::parse(&text.as_bytes()[..length]), Path::new("/vm"));
+            assert!(plan.is_ok() || length < core, "{length}: {plan:?}");
+            let took = start.elapsed();
+            assert!(
+                took < std::time::Duration::from_millis(50) || cfg!(debug_assertions),
+                "{length}: {took:?}"
+            );
+        }
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Session {
         })?;
         {
             let mut board = machine.board();
+            board.set_clock_offset(plan.clock_offset);
             for (number, units) in channels.into_iter().enumerate() {
                 let [first, second] =
                     units.map(|drive| drive.map_or((None, None), |(unit, medium)| (Some(unit), medium)));

@@ -11,11 +11,12 @@
 //! A running processor is called back by a signal that does nothing but end `KVM_RUN`. A signal that
 //! comes a moment too early is lost, so it is sent again until the processor stands still.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hypervisor::control::HostClass;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
@@ -23,6 +24,12 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::board::{Board, Stop};
 use crate::windows::{Stepper, Wish};
 use crate::{memory, sys};
+
+/// Fills of gaps that are told one by one.
+pub const FILLS_TOLD: u64 = 100;
+
+/// How long a processor waits until it is known how the host runs guests.
+const CLASS_WAIT: Duration = Duration::from_secs(5);
 
 /// Tries to make a processor look for keys.
 const NOTICES: u32 = 20;
@@ -94,8 +101,9 @@ pub enum Event {
     TripleFault,
     /// KVM cannot go on.
     Broken(String),
-    /// An instruction that KVM lacks was carried out here. Nothing has stopped.
-    Filled(&'static str),
+    /// An instruction that KVM lacks was carried out here: which, and where. Nothing has stopped. The first
+    /// [`FILLS_TOLD`] are told; [`Shared::filled`] counts all.
+    Filled(String),
 }
 
 /// What the processors of one machine share.
@@ -110,6 +118,10 @@ pub struct Shared {
     pub events: Box<dyn Fn(Event) + Send + Sync>,
     /// Whether keys need help to arrive.
     pub keys: Wish,
+    /// How the host runs guests, once it is known.
+    pub class: OnceLock<HostClass>,
+    /// Instructions that were carried out here.
+    pub filled: AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -327,15 +339,30 @@ fn step_once(fd: &mut VcpuFd, shared: &Shared) -> Stepped {
 /// Suberror of an instruction that KVM's emulator does not know.
 const EMULATION: u32 = 1;
 
+/// Whether the host emulates system code. It may take a moment until that is known.
+fn is_emulated(shared: &Shared) -> bool {
+    let start = Instant::now();
+    loop {
+        match shared.class.get() {
+            Some(class) => return *class == HostClass::Emulated,
+            None if start.elapsed() > CLASS_WAIT => return false,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 /// Carries out one of two instructions that KVM lacks where it emulates: memtest86+ needs the first,
-/// small kernels the second. Everything else ends the machine.
+/// small kernels the second. Everything else, and on other hosts these too, ends the machine.
 fn fill_gap(fd: &mut VcpuFd, shared: &Shared) -> Stepped {
     let suberror = sys::internal_suberror(fd);
-    let filled = if suberror == EMULATION { fill(fd, &shared.memory) } else { None };
-    match filled {
-        Some(name) => Stepped::Event(Event::Filled(name)),
+    let place = fd.get_regs().map(|regs| format!("{:#x}", regs.rip)).unwrap_or_default();
+    let emulated = suberror == EMULATION && is_emulated(shared);
+    match emulated.then(|| fill(fd, &shared.memory)).flatten() {
+        Some(name) if shared.filled.fetch_add(1, Ordering::Relaxed) < FILLS_TOLD => {
+            Stepped::Event(Event::Filled(format!("{name} at {place}")))
+        }
+        Some(_) => Stepped::Again,
         None => {
-            let place = fd.get_regs().map(|regs| format!("{:#x}", regs.rip)).unwrap_or_default();
             let code = code_at(fd, &shared.memory).unwrap_or_default();
             let code: Vec<String> = code.iter().map(|byte| format!("{byte:02x}")).collect();
             let code = code.join(" ");

@@ -49,12 +49,7 @@ impl Driver {
             return;
         }
         match event {
-            Event::Filled(name) => {
-                self.filled += 1;
-                if self.filled == 1 {
-                    self.log(&format!("KVM lacks an instruction ({name}): it is carried out here"));
-                }
-            }
+            Event::Filled(what) => self.log(&format!("KVM lacks an instruction, carried out here: {what}")),
             Event::Stop(Stop::Effect(Effect::PowerOff)) => {
                 self.stop(0, "Virtual machine was powered off by the guest.");
             }

@@ -78,7 +78,6 @@ struct Driver {
     variables: BTreeMap<String, String>,
     connected: BTreeMap<String, bool>,
     class: HostClass,
-    filled: u64,
     wake: Arc<Notify>,
     events: mpsc::UnboundedSender<Event>,
     reports: mpsc::UnboundedSender<Report>,
@@ -239,7 +238,6 @@ impl Driver {
             connected: BTreeMap::new(),
             // Until the probe has said so: what makes us patient.
             class: HostClass::Emulated,
-            filled: 0,
             wake: Arc::new(Notify::new()),
             events,
             reports,

@@ -189,16 +189,15 @@ impl Driver {
         for output in outputs {
             self.speaker.say(output);
         }
-        self.machine = None;
+        if let Some(filled) = self.machine.take().map(|machine| machine.filled()).filter(|&count| count > 0) {
+            self.log(&format!("{filled} instructions were carried out for KVM"));
+        }
         self.on_since = None;
         self.set_paused(false);
         self.change(to, why);
         self.answer(request, Ok(()));
         if let Some(asked) = self.asked.take() {
             self.answer(asked.request, Ok(()));
-        }
-        if self.filled > 0 {
-            self.log(&format!("{} instructions were carried out for KVM", self.filled));
         }
         self.ended = true;
     }
