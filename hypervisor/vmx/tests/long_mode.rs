@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/counter.rs"]
 mod counter;
+#[path = "common/elf.rs"]
+mod elf;
 
 use std::time::{Duration, Instant};
 

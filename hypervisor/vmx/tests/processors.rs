@@ -6,6 +6,8 @@ mod common;
 mod core;
 #[path = "common/counter.rs"]
 mod counter;
+#[path = "common/elf.rs"]
+mod elf;
 
 use common::need;
 use core::{Core, write_vmx};

@@ -13,8 +13,9 @@
 
 #![allow(dead_code)] // every test file uses its own part
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use super::elf::elf;
 
 /// Addresses of the counters.
 pub const COUNTERS: [u64; 2] = [0x20_0000, 0x20_1000];
@@ -136,27 +137,8 @@ pub fn counter(directory: &Path) -> PathBuf {
     }
     // The APIC, not cached, for the system only.
     put(0x1_4000 + 8 * 0x1f7, &(0xfee0_0000u64 | 0xf3).to_le_bytes());
-    let parts: [(u64, &[u8]); 2] = [(0x8000, TRAMPOLINE), (0x10_0000, &program)];
-    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
-    elf.extend(0x10_0000u64.to_le_bytes()); // entry
-    elf.extend(64u64.to_le_bytes()); // program headers
-    elf.extend([0; 12]); // no sections, no flags
-    for word in [64u16, 56, 2, 0, 0, 0] {
-        elf.extend(word.to_le_bytes());
-    }
-    let mut place = 64 + 2 * 56;
-    for (address, bytes) in parts {
-        elf.extend(1u32.to_le_bytes());
-        elf.extend(7u32.to_le_bytes());
-        for word in [place, address, address, bytes.len() as u64, bytes.len() as u64, 1] {
-            elf.extend(word.to_le_bytes());
-        }
-        place += bytes.len() as u64;
-    }
-    for (_, bytes) in parts {
-        elf.extend_from_slice(bytes);
-    }
+    let elf = elf(&[(0x8000, TRAMPOLINE), (0x10_0000, &program)]);
     let path = directory.join("counter.elf");
-    std::fs::File::create(&path).unwrap().write_all(&elf).unwrap();
+    std::fs::write(&path, elf).unwrap();
     path
 }

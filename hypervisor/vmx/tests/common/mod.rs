@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use hypervisor::control::HostClass;
 use vmx::board::Facts;
 use vmx::chips::cmos::BootDevice;
 use vmx::firmware::{DIRECTORY, Firmware};
@@ -60,6 +61,12 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(device: OwnedFd, firmware: Firmware, facts: Facts, boot: Boot) -> Self {
+        let class = vmx::probe::class(device.try_clone().unwrap()).unwrap();
+        Self::of_class(device, firmware, facts, boot, class)
+    }
+
+    /// A machine that believes that its host is of this class.
+    pub fn of_class(device: OwnedFd, firmware: Firmware, facts: Facts, boot: Boot, class: HostClass) -> Self {
         let (sender, events) = channel();
         let sender = Mutex::new(sender);
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -74,7 +81,6 @@ impl Rig {
             wake: Arc::new(move || bell.1.notify_all()),
             enter: || Ok(()),
         };
-        let class = vmx::probe::class(device.try_clone().unwrap()).unwrap();
         let machine = Machine::new(device, facts, firmware, boot, listeners).unwrap();
         machine.adapt(class);
         machine.board().add_serial(0, None);
