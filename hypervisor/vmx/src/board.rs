@@ -752,6 +752,48 @@ mod tests {
     }
 
     #[test]
+    fn the_power_button_interrupts_a_guest_that_listens() {
+        let (mut board, lines) = board();
+        let sci = || {
+            let mut lines = lines.0.lock().unwrap();
+            lines
+                .drain(..)
+                .filter(|(irq, _)| *irq == acpi_pm::SCI)
+                .map(|(_, level)| level)
+                .collect::<Vec<_>>()
+        };
+        assert!(!board.press_power_button(), "nobody listens");
+        assert_eq!(sci(), [false; 0]);
+        // PM1a: what came before is cleared, the button enabled.
+        board.write(0x600, &[0, 1]);
+        board.write(0x602, &[0, 1]);
+        assert_eq!(sci(), [false; 0]);
+        assert!(board.press_power_button());
+        assert_eq!(sci(), [true]);
+        let mut status = [0; 2];
+        board.read(0x600, &mut status);
+        assert_eq!(status, [0, 1]);
+        board.write(0x600, &status);
+        assert_eq!(sci(), [false], "acknowledged");
+        board.read(0x600, &mut status);
+        assert_eq!(status, [0, 0]);
+    }
+
+    #[test]
+    fn the_clock_may_be_ahead_of_utc() {
+        let (mut board, _) = board();
+        let mut century = |years: i64| {
+            board.set_clock_offset(years * 366 * 86_400);
+            board.write(0x70, &[0x32]);
+            let mut byte = [0];
+            board.read(0x71, &mut byte);
+            byte[0]
+        };
+        assert_eq!((century(0), century(80)), (0x20, 0x21));
+        assert_eq!(century(-400), 0x19, "not before 1970");
+    }
+
+    #[test]
     fn saved_and_restored() {
         let (mut one, _) = board();
         one.write(0x3f8, b"x");

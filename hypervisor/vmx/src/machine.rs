@@ -328,15 +328,25 @@ impl Machine {
         Ok(saved.uptime)
     }
 
-    /// Zeros wherever there is something else: the firmware, in a new machine.
+    /// Zeros wherever a new machine has something else: where [`Machine::load`] has put it.
     fn clear(&self) -> Result<(), Error> {
         let memory = &self.shared.memory;
         let mut used = Vec::new();
-        let listed = memory::visit_used(memory, 1 << 20, &mut |address, bytes| {
-            used.push((address, bytes.len()));
-            Ok(())
-        });
-        let zeros = vec![0; 1 << 20];
+        let listed = match &self.boot {
+            Boot::Firmware => {
+                let length = self.firmware.bios.len();
+                let low = length.min(128 << 10);
+                used.extend([((4 << 30) - length as u64, length), ((1 << 20) - low as u64, low)]);
+                Ok(())
+            }
+            // Whoever loads kernels knows best where; this takes longer.
+            Boot::Kernel(_) => memory::visit_used(memory, 1 << 20, &mut |address, bytes| {
+                used.push((address, bytes.len()));
+                Ok(())
+            }),
+        };
+        let most = used.iter().map(|&(_, length)| length).max().unwrap_or(0);
+        let zeros = vec![0; most];
         let cleared = listed.and_then(|()| {
             used.iter().try_for_each(|&(address, length)| {
                 memory::write(memory, address, zeros.get(..length).unwrap_or_default())

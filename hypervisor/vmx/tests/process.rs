@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/core.rs"]
 mod core;
+#[path = "common/elf.rs"]
+mod elf;
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -380,5 +382,43 @@ fn a_full_disk_is_a_question_and_nothing_is_lost() {
         core.send("reboot\r").await;
         core.expect(&mut seen, "HV-GRUB-UP boots=full").await;
         core.stop().await;
+    });
+}
+
+#[test]
+fn the_power_button_is_how_a_guest_is_asked_to_power_off() {
+    if need("the_power_button").is_none() {
+        return;
+    }
+    let code: &[u8] = &[
+        0x66, 0xba, 0x02, 0x06, // mov dx, 0x602
+        0x66, 0xb8, 0x00, 0x01, // mov ax, 0x100: the power button
+        0x66, 0xef, // out dx, ax
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, b'L', // mov al, 'L'
+        0xee, // out dx, al
+        // wait:
+        0x66, 0xba, 0x00, 0x06, // mov dx, 0x600
+        0x66, 0xed, // in ax, dx
+        0xf6, 0xc4, 0x01, // test ah, 1
+        0x74, 0xf5, // jz wait
+        0x66, 0xba, 0x04, 0x06, // mov dx, 0x604
+        0x66, 0xb8, 0x00, 0x20, // mov ax, 0x2000: soft off
+        0x66, 0xef, // out dx, ax
+        0xeb, 0xfe, // jmp here
+    ];
+    runtime().block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("guest.elf"), elf::elf(&[(0x10_0000, code)])).unwrap();
+        let lines = "serial0.present = \"TRUE\"\nvmserverd.kernel = \"guest.elf\"\n";
+        let config = write_vmx(directory.path(), lines);
+        let (mut core, answer) = Core::start(&config, Begin::PowerOn).await;
+        assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
+        core.expect(&mut 0, "L").await;
+        core.must(|request| ToVmx::Stop { request, mode: PowerMode::Soft }).await;
+        let (status, events) = core.ended().await;
+        assert!(status.success());
+        let by_guest = |event: &FromVmx| matches!(event, FromVmx::Changed { to: State::Off, why, .. } if why.contains("by the guest"));
+        assert!(events.iter().any(by_guest), "{events:?}");
     });
 }

@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/core.rs"]
 mod core;
+#[path = "common/elf.rs"]
+mod elf;
 #[path = "common/writer.rs"]
 mod writer;
 
