@@ -300,7 +300,8 @@ link::messages! {
             /// Directory of `bios.bin` and `vgabios-isavga.bin`; empty for `/usr/share/seabios`.
             firmware: String,
         } with 3..=4,
-        /// Powers off. Answer: Done; the process ends.
+        /// Powers off. Answer: Done; the process ends. Where disks are undoable: Failed -16, with a question
+        /// what becomes of their changes; its answer ends the process, and a second hard stop keeps them.
         2 = Stop { /// Number of the request.
                    request: u32,
                    /// How.
@@ -340,7 +341,8 @@ link::messages! {
             /// Which; the newest where none is named.
             id: Option<u32>,
         },
-        /// Removes all snapshots; the disks keep what they hold now. Answer: Done.
+        /// Removes all snapshots; the disks keep what they hold now, and are merged into what they stood on
+        /// before the first one, while the machine runs. What fails is done by the next removal. Answer: Done.
         9 = RemoveAllSnapshots { /// Number of the request.
                                  request: u32 },
         /// Lists the snapshots. Answer: any number of [`FromVmx::OneSnapshot`], oldest first, then Done.
