@@ -279,10 +279,20 @@ impl Machine {
     fn clear(&self) -> Result<(), Error> {
         let memory = &self.shared.memory;
         let mut used = Vec::new();
-        let listed = memory::visit_used(memory, 1 << 20, &mut |address, bytes| {
-            used.push((address, bytes.len()));
-            Ok(())
-        });
+        let listed = match self.boot {
+            // Known places. To look at all memory would have the host provide all of it, twice.
+            Boot::Firmware => {
+                let size = self.firmware.bios.len();
+                let low = size.min(128 << 10);
+                used.push(((4u64 << 30) - size as u64, size));
+                used.push(((1 << 20) - low as u64, low));
+                Ok(())
+            }
+            Boot::Kernel(_) => memory::visit_used(memory, 1 << 20, &mut |address, bytes| {
+                used.push((address, bytes.len()));
+                Ok(())
+            }),
+        };
         let zeros = vec![0; 1 << 20];
         let cleared = listed.and_then(|()| {
             used.iter().try_for_each(|&(address, length)| {
