@@ -128,6 +128,7 @@ pub fn on(bench: &mut Bench) -> Result<Vec<Outcome>> {
         eprintln!("xtask: P12, round {round} of {}", bench.rounds);
         let mut answers = Vec::new();
         ours.push(quiet.phase(|| {
+            answers.clear();
             several(TIMES, || {
                 let start = Instant::now();
                 rig::start(&mut session, config)?;
