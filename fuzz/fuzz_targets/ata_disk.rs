@@ -84,6 +84,7 @@ impl Bench {
 
     /// A driver brings the channel into a known state.
     fn settle(&mut self, unit: usize) {
+        self.control(0);
         self.control(4);
         self.control(0);
         self.failing = 0;

@@ -107,6 +107,7 @@ impl Bench {
     /// A driver resets, hears about a change of the medium, and reads.
     fn read(&mut self, input: &mut Input<'_>) {
         let (flags, limit) = (input.byte(), input.word());
+        self.control(0);
         self.control(4);
         self.control(0);
         self.failing = 0;
@@ -161,10 +162,11 @@ fuzz_target!(|input: &[u8]| {
                 bench.serve();
             }
             4 => {
-                bench.blocks = (operation & 8 != 0).then(|| size(&mut input));
                 // A medium is changed while nothing is under way, as the board does it.
+                bench.control(0);
                 bench.control(4);
                 bench.control(0);
+                bench.blocks = (operation & 8 != 0).then(|| size(&mut input));
                 bench.chip.set_medium(1, bench.blocks);
             }
             5 if operation & 8 != 0 => {
