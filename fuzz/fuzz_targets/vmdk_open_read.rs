@@ -54,9 +54,9 @@ fuzz_target!(|input: &[u8]| {
     }
     let flushed = disk.flush();
     if let (Some(sector), Ok(()), Ok(())) = (last, flushed, disk.close()) {
-        let mut disk = Disk::open_with(&memory, path, Mode::Read).expect("a disk closed properly opens again");
+        let mut disk =
+            Disk::open_with(&memory, path, Mode::Read).expect("a disk closed properly opens again");
         disk.read_at(sector, &mut buf).expect("what was written can be read");
         assert_eq!(buf, [sector as u8 | 1; 1024]);
     }
 });
-

@@ -35,6 +35,9 @@ pub const MAX_TEXT: usize = 4096;
 /// Most bytes that one reading looks at, over all files of a machine.
 const MAX_SCAN: u64 = 16 << 20;
 
+/// What declares a namespace: a line with it is no event.
+const NAMESPACE: &str = "xmlns";
+
 /// Most elements of a line that is looked at.
 const MAX_NODES: u32 = 1000;
 
@@ -148,7 +151,7 @@ impl Event {
         }
         let text = String::from_utf8_lossy(line);
         // Events have none of these. What a parser does with namespaces and declarations takes time.
-        if text.contains("<!") || text.contains("<?") || text.contains("xmlns") {
+        if text.contains("<!") || text.contains("<?") || text.contains(NAMESPACE) {
             return None;
         }
         let text = escape_lone_ampersands(text.trim_end());
@@ -185,8 +188,12 @@ fn escape(out: &mut String, text: &str) {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    for character in text.get(..end).unwrap_or_default().chars() {
+    let text = text.get(..end).unwrap_or_default();
+    // A line with this word is not read: where it is only text, it is written in another way.
+    let names_spaces = text.contains(NAMESPACE);
+    for character in text.chars() {
         match character {
+            'x' if names_spaces => out.push_str("&#120;"),
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
@@ -514,6 +521,14 @@ mod tests {
         ] {
             assert_eq!(config_of(other.as_ref()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_word_that_declares_namespaces_may_be_text() {
+        let event = Event::new(EventKind::Info, 1, "the disk /vm/xmlns/x&xmlns.vmdk is missing");
+        let line = event.to_line();
+        assert!(!line.contains(NAMESPACE), "{line}");
+        assert_eq!(Event::parse_line(line.trim_end().as_bytes()), Some(event));
     }
 
     #[test]

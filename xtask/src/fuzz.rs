@@ -27,6 +27,12 @@ const FLAGS: &[&str] = &[
 /// Sanitizers need the target named, or they would be put into build scripts too.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Largest single piece of memory that a target may ask for, in MiB. Inputs have some KiB.
+const LARGEST: u32 = 64;
+
+/// Seconds that all targets together take in `xtask test`. More targets get less each: CI must end.
+const BUDGET: u64 = 180;
+
 /// Arguments of `xtask fuzz`.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -46,6 +52,20 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     for_seconds(&arguments.targets, seconds)
 }
 
+/// Seconds for each target, so that all of them take [`BUDGET`] seconds on this machine.
+///
+/// # Errors
+/// When the targets cannot be listed.
+pub fn share() -> Result<u64> {
+    let count = targets()?.len().max(1).div_ceil(width()) as u64;
+    Ok((BUDGET / count).max(1))
+}
+
+/// How many targets run at the same time.
+fn width() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Fuzzes the named targets, or all, for so many seconds each; as many at once as there are cores.
 ///
 /// # Errors
@@ -59,7 +79,7 @@ pub fn for_seconds(wanted: &[String], seconds: u64) -> Result<()> {
     eprintln!("xtask: building the fuzz targets (AddressSanitizer)");
     build()?;
     eprintln!("xtask: fuzzing {} for {seconds} s each", chosen.join(", "));
-    let width = std::thread::available_parallelism().map_or(1, usize::from);
+    let width = width();
     let mut running: VecDeque<Running> = VecDeque::new();
     let mut failed = Vec::new();
     for name in chosen {
@@ -114,7 +134,8 @@ impl Running {
         let artifacts = fuzz.join("artifacts").join(name);
         let saved = fuzz.join("corpus").join(name);
         let fresh = work.join("corpus");
-        for directory in [&work, &artifacts, &fresh] {
+        let files = work.join("files");
+        for directory in [&work, &artifacts, &fresh, &files] {
             std::fs::create_dir_all(directory)
                 .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         }
@@ -128,6 +149,7 @@ impl Running {
         }
         command.arg(format!("-max_total_time={seconds}"));
         command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+        command.env("TMPDIR", &files).arg(format!("-malloc_limit_mb={LARGEST}"));
         command.args(["-print_final_stats=1", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=1"]);
         if let Some(dictionary) = dictionary(&fuzz, name) {
             command.arg(format!("-dict={}", dictionary.display()));

@@ -15,9 +15,9 @@ use crate::{Result, check, fuzz, skip};
 /// Arguments of `xtask test`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Seconds per fuzz target; 0 leaves fuzzing out
-    #[arg(long, value_name = "N", default_value_t = 45)]
-    fuzz_seconds: u64,
+    /// Seconds per fuzz target; 0 leaves fuzzing out [default: as many as make three minutes for all]
+    #[arg(long, value_name = "N")]
+    fuzz_seconds: Option<u64>,
 }
 
 /// Runs the command.
@@ -26,10 +26,12 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     let mut note = |result: Result<()>| failed.extend(result.err());
     note(tests());
     note(check::main());
-    if arguments.fuzz_seconds == 0 {
-        skip::skipped("fuzz targets", "--fuzz-seconds 0");
-    } else {
-        note(fuzz::for_seconds(&[], arguments.fuzz_seconds));
+    match arguments.fuzz_seconds {
+        Some(0) => skip::skipped("fuzz targets", "--fuzz-seconds 0"),
+        seconds => {
+            let seconds = seconds.map_or_else(fuzz::share, Ok);
+            note(seconds.and_then(|seconds| fuzz::for_seconds(&[], seconds)));
+        }
     }
     let skipped = skip::all();
     if !skipped.is_empty() {

@@ -248,7 +248,7 @@ impl Board {
     }
 
     fn clock(&self) -> Duration {
-        self.before + self.started.elapsed()
+        self.before.saturating_add(self.started.elapsed())
     }
 
     /// The guest reads `data.len()` bytes from `port`.

@@ -79,6 +79,7 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
 }
 
 /// A session that asks for one operation after the other.
+#[derive(Debug)]
 pub struct Session(UnixStream);
 
 impl Session {

@@ -9,6 +9,8 @@
 //!   P6        connects   one visit after another   P20  parse    in this process
 //!   P8-P11    files      copies and listings, beside cp and find
 //!   P15 P16 P18 P19  machines  ten thousand registered machines
+//!   P12-P14   power      machines that are powered on, beside QEMU and bare KVM
+//!   SUSPEND RESUME DISKR DISKW  storage  what running machines store, beside QEMU
 //! ```
 //!
 //! A figure of one run is never compared with one of another: machines differ, and so do days. The
@@ -22,15 +24,20 @@ mod child;
 mod client;
 mod connects;
 mod files;
+mod guest;
 mod libvirt;
 mod load;
 mod machines;
 mod memory;
 mod ours;
 mod parse;
+mod power;
 mod process;
+mod qemu;
 mod quiet;
 mod report;
+mod rig;
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,7 +58,7 @@ use crate::workspace::Binaries;
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P15 P16 P18 P18u P19 P19m P20 [default: all]
+    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16 P18 P18u P19 P19m P20 SUSPEND RESUME DISKR DISKW [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -83,7 +90,7 @@ pub struct Arguments {
 /// Figures that are measured together, and how.
 type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 17] = [
     (&["P1", "P3"], calls::local),
     (&["P2"], calls::remote),
     (&["P6"], connects::local),
@@ -92,9 +99,14 @@ const GROUPS: [Group; 12] = [
     (&["P9"], files::sparse),
     (&["P10"], files::reflink),
     (&["P11"], files::listing),
+    (&["P12"], power::on),
+    (&["P13"], power::memory),
+    (&["P14"], power::many),
     (&["P15", "P16"], machines::looking),
     (&["P18", "P18u"], machines::changing),
     (&["P19", "P19m"], machines::starting),
+    (&["SUSPEND", "RESUME"], storage::suspended),
+    (&["DISKR", "DISKW"], storage::disks),
     (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
 
@@ -139,6 +151,7 @@ pub struct Bench {
     ours: Option<Ours>,
     libvirt: Option<Libvirt>,
     missing: Option<String>,
+    without_peer: bool,
     bin_dir: PathBuf,
     seconds: f64,
     rounds: usize,
@@ -180,7 +193,19 @@ impl Bench {
         }
         let Arguments { seconds, rounds, idle, .. } = *arguments;
         let patience = Duration::from_secs_f64(arguments.patience);
-        Ok(Bench { ours: None, libvirt: None, missing, bin_dir, seconds, rounds, idle, patience, scratch })
+        let without_peer = arguments.without_peer;
+        Ok(Bench {
+            ours: None,
+            libvirt: None,
+            missing,
+            without_peer,
+            bin_dir,
+            seconds,
+            rounds,
+            idle,
+            patience,
+            scratch,
+        })
     }
 
     /// The scratch directory.

@@ -24,12 +24,21 @@ impl Ours {
     /// # Errors
     /// When it does not start; the text ends with what it said.
     pub fn start(scratch: &Path, name: &str, bin_dir: &Path) -> Result<Self> {
+        Self::start_with(scratch, name, bin_dir, &[])
+    }
+
+    /// As [`Ours::start`], with settings of `vmserverd.toml`: `key=value`.
+    ///
+    /// # Errors
+    /// When it does not start; the text ends with what it said.
+    pub fn start_with(scratch: &Path, name: &str, bin_dir: &Path, settings: &[&str]) -> Result<Self> {
         let root = scratch.join(name);
         let tls_port = free_port()?;
         let program = std::env::current_exe().map_err(|error| format!("cannot find xtask: {error}"))?;
         let (root_text, bin_text) = (root.display().to_string(), bin_dir.display().to_string());
-        let arguments =
-            ["up", "--root", &root_text, "--tls-port", &tls_port.to_string(), "--bin-dir", &bin_text];
+        let port = tls_port.to_string();
+        let mut arguments = vec!["up", "--root", &root_text, "--tls-port", &port, "--bin-dir", &bin_text];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut up = Child::start(&program, Stdio::null(), &arguments, scratch)?;
         let ready = up.line()?;
         let socket = ready.rsplit_once("socket=").map(|(_, path)| PathBuf::from(path));

@@ -128,7 +128,7 @@ impl Vga {
             0x3c8 => u8::try_from(self.palette_write / 3).unwrap_or(0),
             0x3c9 => {
                 let value = self.palette.get(usize::from(self.palette_read)).copied().unwrap_or(0);
-                self.palette_read = (self.palette_read + 1) % 768;
+                self.palette_read = self.palette_read.wrapping_add(1) % 768;
                 value
             }
             0x3cc => self.miscellaneous,
@@ -166,7 +166,7 @@ impl Vga {
                 if let Some(level) = self.palette.get_mut(usize::from(self.palette_write)) {
                     *level = value & 0x3f;
                 }
-                self.palette_write = (self.palette_write + 1) % 768;
+                self.palette_write = self.palette_write.wrapping_add(1) % 768;
             }
             0x3ce => self.graphics.index = value & 0x0f,
             0x3cf => self.graphics.write(value),

@@ -67,7 +67,7 @@ impl Ata {
     fn read_cd(&mut self, block: u32, count: u32) {
         let unit = self.selected();
         let now = count.min(atapi::BLOCKS_AT_ONCE);
-        self.rest = Rest { sector: u64::from(block + now), count: count - now, block: 1 };
+        self.rest = Rest { sector: u64::from(block) + u64::from(now), count: count - now, block: 1 };
         self.wait(Request::ReadCd { unit, block, count: u16::try_from(now).unwrap_or(1) });
     }
 
