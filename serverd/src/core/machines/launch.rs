@@ -49,6 +49,21 @@ pub struct Orders {
     pub anew: bool,
 }
 
+/// What such a process is for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Task {
+    /// To become `vmx`.
+    Run(Orders),
+    /// To remove what a `vmx` that was killed has left behind.
+    Clean {
+        /// The owner of the .vmx.
+        uid: u32,
+        /// The lock file.
+        lock: String,
+    },
+}
+
 /// What it takes to start a machine, found out on a thread that may wait.
 #[derive(Debug)]
 pub struct Launch {
@@ -102,7 +117,12 @@ fn text(error: &io::Error) -> String {
 pub fn main() -> Result<(), Box<dyn Error>> {
     crate::sys::close_from(3)?;
     let orders = std::env::var(VARIABLE).map_err(|_| "this command is started by vmserverd itself")?;
-    let why = match become_vmx(&serde_json::from_str(&orders)?) {
+    let orders = serde_json::from_str(&orders)?;
+    if let Task::Clean { uid, lock } = orders {
+        return clean(uid, Path::new(&lock));
+    }
+    let Task::Run(orders) = orders else { return Ok(()) };
+    let why = match become_vmx(&orders) {
         Ok(never) => match never {},
         Err(why) => why,
     };
@@ -128,6 +148,17 @@ fn become_vmx(orders: &Orders) -> Result<Infallible, String> {
     let mut vmx = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let error = vmx.arg0("vmx").env_clear().exec();
     Err(format!("cannot execute {}: {}", orders.program, text(&error)))
+}
+
+/// Removes the lock file of a machine whose process is gone, as its owner; unless somebody holds it.
+fn clean(uid: u32, lock: &Path) -> Result<(), Box<dyn Error>> {
+    let account = Account::by_uid(uid).ok_or("the owner of the .vmx has no account")?;
+    become_user(account.uid, account.gid, &account.groups)?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = open(lock, flags, Mode::empty())?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    std::fs::remove_file(lock)?;
+    Ok(())
 }
 
 /// Sends one message to the core.

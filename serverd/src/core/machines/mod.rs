@@ -99,9 +99,15 @@ struct Machine {
     ending: bool,
     /// What to do when it has ended.
     next: Option<Next>,
+    /// Who else wanted to start it while it was being started.
+    late: Vec<Asker>,
     outputs: Outputs,
+    /// A process of an earlier core that has not answered yet.
+    lost: bool,
     channel_ended: bool,
     exited: Option<String>,
+    /// It was killed, and what it has left behind is being removed.
+    cleaning: bool,
 }
 
 /// A start that waits for the end of the last run.
@@ -171,9 +177,12 @@ impl Machine {
             is_maintenance: false,
             ending: false,
             next: None,
+            late: Vec::new(),
             outputs: Outputs::default(),
+            lost: false,
             channel_ended: false,
             exited: None,
+            cleaning: false,
         }
     }
 

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::process::Command;
 use tokio::sync::{Notify, mpsc};
 
-use super::launch::{Orders, VARIABLE};
+use super::launch::{Orders, Task, VARIABLE};
 use super::records::Record;
 use super::usage::stat_field;
 use crate::core::Event;
@@ -31,8 +31,11 @@ const HELLO_WITHIN: Duration = Duration::from_secs(30);
 /// How long a process may take to exit after it has closed its channel: disks are flushed then.
 const EXIT_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a machine that is found again may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// When a machine that is not found again is looked for once more.
+const CONNECT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long it may take to remove what a machine process has left behind.
+const CLEAN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Messages of a machine that is found again, before it has answered.
 const MAX_EARLY: usize = 256;
@@ -53,6 +56,10 @@ pub enum MachineEvent {
     HelloLate,
     /// Time to look how it is.
     Look,
+    /// What it has left behind is removed.
+    Cleaned,
+    /// It is found again, or cannot be spoken with.
+    Found(io::Result<Found>),
 }
 
 /// The handles of a machine process.
@@ -88,24 +95,18 @@ impl Handles {
     }
 }
 
-/// A machine process that is not watched yet.
-struct Parts {
-    handles: Handles,
-    channel: Arc<Channel<ToVmx, FromVmx>>,
-}
-
-impl Parts {
-    fn new(pid: u32, channel: Channel<ToVmx, FromVmx>) -> Self {
-        let outbox = Outbox::new(WAITING_MESSAGES);
+impl Handles {
+    /// Handles of a process whose channel is not there yet.
+    fn new(pid: u32) -> Self {
         let (kill, close) = (Arc::default(), Arc::default());
-        Parts { handles: Handles { pid, outbox, kill, close }, channel: Arc::new(channel) }
+        Handles { pid, outbox: Outbox::new(WAITING_MESSAGES), kill, close }
     }
 
-    fn listen(self, id: MachineId, events: &mpsc::Sender<Event>) -> Handles {
-        let Parts { handles, channel } = self;
-        tokio::spawn(listen(id, Arc::clone(&channel), Arc::clone(&handles.close), events.clone()));
-        tokio::spawn(handles.outbox.clone().run(channel));
-        handles
+    /// Begins to speak with the process.
+    pub fn attach(&self, id: MachineId, channel: Channel<ToVmx, FromVmx>, events: &mpsc::Sender<Event>) {
+        let channel = Arc::new(channel);
+        tokio::spawn(listen(id, Arc::clone(&channel), Arc::clone(&self.close), events.clone()));
+        tokio::spawn(self.outbox.clone().run(channel));
     }
 }
 
@@ -125,20 +126,9 @@ pub fn later(id: MachineId, event: MachineEvent, wait: Duration, events: &mpsc::
 pub fn spawn(id: MachineId, orders: &Orders, events: &mpsc::Sender<Event>) -> io::Result<Handles> {
     let (ours, theirs) = ::link::channel::pair()?;
     let channel = Channel::from_fd(ours)?;
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("vmserverd")
-        .arg("machine")
-        .env_clear()
-        .env(VARIABLE, serde_json::to_string(orders)?)
-        .current_dir("/")
-        // Signals of a terminal are for the core; machines go on without it.
-        .process_group(0)
-        .stdin(Stdio::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let parts = Parts::new(child.id().unwrap_or_default(), channel);
-    let (kill, sender) = (Arc::clone(&parts.handles.kill), events.clone());
+    let mut child = command(&Task::Run(orders.clone()))?.stdin(Stdio::from(theirs)).spawn()?;
+    let handles = Handles::new(child.id().unwrap_or_default());
+    let (kill, sender) = (Arc::clone(&handles.kill), events.clone());
     tokio::spawn(async move {
         let status = loop {
             tokio::select! {
@@ -153,7 +143,29 @@ pub fn spawn(id: MachineId, orders: &Orders, events: &mpsc::Sender<Event>) -> io
         let _ = sender.send(Event::Machine(id, MachineEvent::Exited(text))).await;
     });
     later(id, MachineEvent::HelloLate, HELLO_WITHIN, events);
-    Ok(parts.listen(id, events))
+    handles.attach(id, channel, events);
+    Ok(handles)
+}
+
+/// What becomes a process of a machine's owner.
+fn command(task: &Task) -> io::Result<Command> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("vmserverd").arg("machine").env_clear().env(VARIABLE, serde_json::to_string(task)?);
+    // Signals of a terminal are for the core; machines go on without it.
+    command.current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Removes what a machine process that was killed has left behind; reports [`MachineEvent::Cleaned`].
+pub fn clean(id: MachineId, uid: u32, lock: String, events: &mpsc::Sender<Event>) {
+    let events = events.clone();
+    tokio::spawn(async move {
+        let work = async { command(&Task::Clean { uid, lock })?.kill_on_drop(true).status().await };
+        // Whatever comes of it: the file does no harm.
+        let _ = tokio::time::timeout(CLEAN_WITHIN, work).await;
+        let _ = events.send(Event::Machine(id, MachineEvent::Cleaned)).await;
+    });
 }
 
 /// Passes on messages until the channel ends, or is closed by us.
@@ -186,27 +198,22 @@ async fn listen(
     let _ = events.send(Event::Machine(id, MachineEvent::ChannelEnded(end))).await;
 }
 
-/// A machine that was found again.
+/// A machine that was found again, and speaks.
 #[derive(Debug)]
-pub struct Adopted {
-    /// Its handles.
-    pub handles: Handles,
+pub struct Found {
+    /// Its channel.
+    pub channel: Channel<ToVmx, FromVmx>,
     /// How it is.
     pub status: Status,
     /// What it has said besides.
     pub early: Vec<FromVmx>,
 }
 
-/// Finds a machine of an earlier core again.
+/// Watches the process of a machine of an earlier core.
 ///
 /// # Errors
-/// `NotFound` when its process is gone; otherwise why it cannot be spoken with.
-pub async fn adopt(
-    id: MachineId,
-    record: &Record,
-    socket: &Path,
-    events: &mpsc::Sender<Event>,
-) -> io::Result<Adopted> {
+/// When it is gone.
+pub fn watch(id: MachineId, record: &Record, events: &mpsc::Sender<Event>) -> io::Result<Handles> {
     let gone = |text: &str| io::Error::new(io::ErrorKind::NotFound, text);
     let pid = i32::try_from(record.pid).ok().and_then(Pid::from_raw).ok_or_else(|| gone("no process"))?;
     // The descriptor first: from then on the number cannot become another process's.
@@ -214,17 +221,9 @@ pub async fn adopt(
     if stat_field(record.pid, 22) != Some(record.began) {
         return Err(gone("its number is another process's now"));
     }
-    let talk = async {
-        let channel = Channel::<ToVmx, FromVmx>::connect(socket).await?;
-        greet(&channel, record).await?;
-        let (status, early) = look(&channel).await?;
-        Ok::<_, io::Error>((channel, status, early))
-    };
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
-    let (channel, status, early) = tokio::time::timeout(ANSWER_WITHIN, talk).await.map_err(late)??;
-    let parts = Parts::new(record.pid, channel);
     let process = crate::sys::register(process, Interest::READABLE)?;
-    let (kill, sender) = (Arc::clone(&parts.handles.kill), events.clone());
+    let handles = Handles::new(record.pid);
+    let (kill, sender) = (Arc::clone(&handles.kill), events.clone());
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -238,7 +237,33 @@ pub async fn adopt(
         let event = MachineEvent::Exited("exit status unknown".into());
         let _ = sender.send(Event::Machine(id, event)).await;
     });
-    Ok(Adopted { handles: parts.listen(id, events), status, early })
+    Ok(handles)
+}
+
+/// Speaks with the process of a machine of an earlier core. It may be slow, on a busy host: this waits for
+/// as long as the process lives.
+///
+/// # Errors
+/// When it is gone, or says what does not make sense.
+pub async fn find(record: &Record, socket: &Path) -> io::Result<Found> {
+    loop {
+        let talk = async {
+            let channel = Channel::<ToVmx, FromVmx>::connect(socket).await?;
+            greet(&channel, record).await?;
+            let (status, early) = look(&channel).await?;
+            Ok::<_, io::Error>(Found { channel, status, early })
+        };
+        match talk.await {
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+                if stat_field(record.pid, 22) != Some(record.began) {
+                    return Err(error);
+                }
+                // Too many connections wait on its socket, or it was just closing one.
+                tokio::time::sleep(CONNECT_AGAIN).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The first message: who it is.

@@ -16,7 +16,7 @@ use super::launch::{Launch, Orders, START};
 use super::process::{self, MachineEvent, MachineId};
 use super::records::Record;
 use super::usage::stat_field;
-use super::{Machine, Next, Pending, Purpose, bounded, cut};
+use super::{Machine, Next, Pending, Purpose, bounded, cut, fresh};
 use crate::channel::{Answer, TaskEnd};
 use crate::core::Event as Happening;
 use crate::core::proof::Need;
@@ -33,6 +33,9 @@ const MAX_PIECES: usize = 1024;
 
 /// Most events in one answer.
 const MAX_EVENTS: u32 = 10_000;
+
+/// How long a core that starts waits for machines that it finds again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// When a machine that has just been started is looked at again: it has found out by then how the host
 /// runs it.
@@ -126,6 +129,11 @@ fn on(config: &str) -> Error {
     Error::state_conflict("start", "on")
 }
 
+/// The answer to a start of a machine that is up.
+fn started_already(config: &str, state: State) -> Error {
+    if state == State::Stuck { Error::new(ErrorCode::NeedInput) } else { on(config) }
+}
+
 fn busy() -> Error {
     Error::with(ErrorCode::VmBusy, "another operation on it is under way")
 }
@@ -156,18 +164,22 @@ impl Supervisor {
             return self.settle(asker, Err(Error::not_registered(config)));
         }
         if let Some(machine) = self.machines.entries.get_mut(config) {
+            let starts = next.work.is_none() && !machine.is_maintenance && !machine.ending;
             let refused = match machine.status.state {
-                State::Stuck => Some(Error::new(ErrorCode::NeedInput)),
-                State::On | State::Unknown => Some(on(config)),
+                State::Off | State::Suspended if starts && machine.late.len() < MAX_UNDER_WAY => {
+                    // Of several only the first one starts it; the others hear what became of that.
+                    machine.late.push(asker);
+                    return;
+                }
                 // Its process is about to end: then this one is started.
-                _ if machine.ending && machine.next.is_none() => None,
-                _ => Some(busy()),
+                State::Off | State::Suspended if machine.ending && machine.next.is_none() => {
+                    machine.next = Some(next);
+                    return;
+                }
+                State::Off | State::Suspended => busy(),
+                state => started_already(config, state),
             };
-            match refused {
-                Some(error) => return self.settle(asker, Err(error)),
-                None => machine.next = Some(next),
-            }
-            return;
+            return self.settle(asker, Err(refused));
         }
         if let Err(why) = self.spawn_machine(config, next, rights) {
             self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, why)));
@@ -408,6 +420,13 @@ impl Supervisor {
                 }
             }
             MachineEvent::Look => self.look_at(id),
+            MachineEvent::Found(found) => self.machine_found(id, found),
+            MachineEvent::Cleaned => {
+                if let Some((_, machine)) = self.machines.by_id(id) {
+                    machine.cleaning = false;
+                }
+                self.bury_machine(id);
+            }
         }
     }
 
@@ -481,7 +500,11 @@ impl Supervisor {
                     machine.ending = !machine.is_maintenance;
                     refresh = false;
                 }
-                let late = if machine.is_up() { machine.next.take() } else { None };
+                let mut late = Vec::new();
+                if machine.is_up() {
+                    late = std::mem::take(&mut machine.late);
+                    late.extend(machine.next.take().map(|next| next.asker));
+                }
                 if to == State::On
                     && let Err(error) = self.record(id)
                 {
@@ -491,8 +514,8 @@ impl Supervisor {
                 tracing::info!("{} is {to:?}: {}", for_log(config.as_bytes()), for_log(why.as_bytes()));
                 self.machines.kept.forget(&config);
                 self.announce(None, &config, Happened::State { from, to });
-                if let Some(next) = late {
-                    self.settle(next.asker, Err(on(&config)));
+                for asker in late {
+                    self.settle(asker, Err(started_already(&config, to)));
                 }
             }
             FromVmx::Paused { paused } => {
@@ -650,6 +673,11 @@ impl Supervisor {
             }
         }
         let closes = matches!(pending.purpose, Purpose::Forward { closes: true, .. });
+        if let Some((_, machine)) = self.machines.by_id(id).filter(|_| start) {
+            for asker in std::mem::take(&mut machine.late) {
+                self.settle(asker, Err(error.clone()));
+            }
+        }
         self.settle_with(pending.asker, Err(error));
         if closes {
             self.close_maintenance(id);
@@ -718,22 +746,31 @@ impl Supervisor {
 
     /// Forgets a machine process that has exited, and of which everything was heard.
     fn bury_machine(&mut self, id: MachineId) {
-        let over = |machine: &Machine| machine.channel_ended && machine.exited.is_some();
+        let over = |machine: &Machine| machine.channel_ended && machine.exited.is_some() && !machine.cleaning;
         if !self.machines.by_id(id).is_some_and(|(_, machine)| over(machine)) {
             return;
         }
+        let events = self.events.clone();
         let Some((config, machine)) = self.machines.by_id(id) else { return };
         let (config, from, pid) = (config.clone(), machine.status.state, machine.handles.pid);
         let how = machine.exited.clone().unwrap_or_default();
         if machine.is_up() {
-            machine.status.state = State::Off;
+            // From now on it is off; a start waits until it is forgotten.
+            machine.status = fresh();
+            (machine.ending, machine.cleaning) = (true, true);
+            process::clean(id, machine.rights.uid, format!("{config}.lck"), &events);
             tracing::warn!("machine process {pid} of {} crashed: {how}", for_log(config.as_bytes()));
-            let subject = format!("Virtual machine crashed: its process {pid} ended ({how}).");
-            self.log_machine(id, EventKind::Error, &subject, Vec::new());
+            let (kind, subject) = if machine.lost {
+                let text = "Virtual machine is off: its process ended while the server did not see it.";
+                (EventKind::Warning, text.to_owned())
+            } else {
+                (EventKind::Error, format!("Virtual machine crashed: its process {pid} ended ({how})."))
+            };
+            self.log_machine(id, kind, &subject, Vec::new());
             self.announce(None, &config, Happened::State { from, to: State::Off });
-        } else {
-            tracing::info!("machine process {pid} of {} ended: {how}", for_log(config.as_bytes()));
+            return;
         }
+        tracing::info!("machine process {pid} of {} ended: {how}", for_log(config.as_bytes()));
         if let Some(records) = &self.machines.records {
             records.remove(id);
         }
@@ -746,6 +783,10 @@ impl Supervisor {
             };
             self.settle_with(pending.asker, Err(error));
         }
+        for asker in std::mem::take(&mut machine.late) {
+            let text = format!("its process ended ({how})");
+            self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, text)));
+        }
         if !machine.is_maintenance {
             self.machines.kept.keep(config.clone(), machine.outputs);
         }
@@ -754,34 +795,26 @@ impl Supervisor {
         }
     }
 
-    /// Finds the machines that an earlier core has started.
+    /// Finds the machines that an earlier core has started. One that does not answer soon is there all the
+    /// same, in state unknown, until it does.
     pub async fn adopt_machines(&mut self) {
         let Some(records) = &self.machines.records else { return };
-        let mut found = Vec::new();
-        for (id, record) in records.all() {
-            let (address, events) = (records.address(id), self.events.clone());
-            found.push((
-                id,
-                record.clone(),
-                tokio::spawn(async move { process::adopt(id, &record, &address, &events).await }),
-            ));
-        }
-        for (id, record, adopting) in found {
-            let adopted = adopting.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-            let config = for_log(record.config.as_bytes()).to_string();
-            match adopted {
-                Ok(adopted) => {
-                    tracing::info!("machine process {} of {config} is found again", record.pid);
-                    let mut machine = Machine::new(id, adopted.handles, record.rights());
-                    machine.set_status(adopted.status);
+        let all = records.all().into_iter().map(|(id, record)| (id, record, records.address(id)));
+        let (all, mut searches) = (all.collect::<Vec<_>>(), Vec::new());
+        for (id, record, address) in all {
+            self.machines.next = self.machines.next.max(id);
+            match process::watch(id, &record, &self.events) {
+                Ok(handles) => {
+                    let mut machine = Machine::new(id, handles, record.rights());
+                    machine.status.state = State::Unknown;
                     machine.started = record.started;
-                    machine.ending = !machine.is_up();
-                    self.machines.insert(&record.config, machine);
-                    for message in adopted.early {
-                        self.machine_event(id, MachineEvent::Message(message, Vec::new()));
-                    }
+                    (machine.lost, machine.channel_ended) = (true, true);
+                    let config = record.config.clone();
+                    searches.push((id, tokio::spawn(async move { process::find(&record, &address).await })));
+                    self.machines.insert(&config, machine);
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(error) => {
+                    let config = for_log(record.config.as_bytes()).to_string();
                     tracing::warn!("machine process {} of {config}: {error}", record.pid);
                     let subject = "Virtual machine is off: its process ended while the server did not run.";
                     let event = Event::new(EventKind::Warning, unix_now(), subject);
@@ -789,15 +822,52 @@ impl Supervisor {
                     if let Some(store) = &mut self.shared.store {
                         store.push(Work::Event { config: record.config, rights, event });
                     }
-                    self.machines.next = self.machines.next.max(id);
                     if let Some(records) = &self.machines.records {
                         records.remove(id);
                     }
                 }
-                Err(error) => {
-                    self.machines.next = self.machines.next.max(id);
-                    tracing::error!("machine process {} of {config} cannot be managed: {error}", record.pid);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+        for (id, mut search) in searches {
+            let joined = |result: Result<_, tokio::task::JoinError>| {
+                result.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            };
+            if let Ok(result) = tokio::time::timeout_at(deadline, &mut search).await {
+                self.machine_found(id, joined(result));
+            } else {
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    let event = MachineEvent::Found(joined(search.await));
+                    let _ = events.send(Happening::Machine(id, event)).await;
+                });
+            }
+        }
+    }
+
+    /// A machine of an earlier core has answered, or cannot.
+    fn machine_found(&mut self, id: MachineId, found: std::io::Result<process::Found>) {
+        let events = self.events.clone();
+        let Some((config, machine)) = self.machines.by_id(id) else { return };
+        let config = config.clone();
+        let name = for_log(config.as_bytes()).to_string();
+        match found {
+            Ok(process::Found { channel, status, early }) => {
+                tracing::info!("machine process {} of {name} is found again", machine.handles.pid);
+                (machine.lost, machine.channel_ended) = (false, false);
+                machine.set_status(status);
+                machine.ending = !machine.is_up();
+                let to = machine.status.state;
+                machine.handles.attach(id, channel, &events);
+                for message in early {
+                    self.machine_event(id, MachineEvent::Message(message, Vec::new()));
                 }
+                self.announce(None, &config, Happened::State { from: State::Unknown, to });
+            }
+            // Its end, if it has ended, is reported besides.
+            Err(error) => {
+                let pid = machine.handles.pid;
+                tracing::error!("machine process {pid} of {name} cannot be managed: {error}");
             }
         }
     }
@@ -806,6 +876,10 @@ impl Supervisor {
 impl Machine {
     /// Sends a request under a number of its own.
     fn ask(&mut self, ask: ToVmx, pending: Pending) -> Result<(), Error> {
+        if self.lost {
+            let text = "the server was restarted, and its process has not answered yet";
+            return Err(Error::with(ErrorCode::VmBusy, text));
+        }
         self.next_request = if self.next_request >= u32::MAX - 1 { START + 1 } else { self.next_request + 1 };
         let number = self.next_request;
         let ask = numbered(ask, number).ok_or_else(|| Error::new(ErrorCode::InvalidArgs))?;
