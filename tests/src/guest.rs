@@ -91,6 +91,46 @@ pub fn counter() -> Vec<u8> {
     image(sector)
 }
 
+/// A floppy image with a boot sector that says `>` on the first serial port, and for every byte that it is
+/// sent writes itself to the first hard disk, at sector 0, 128, 256 …, and says `W`, or `E` for an error.
+#[must_use]
+pub fn writer() -> Vec<u8> {
+    let code: &[u8] = &[
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0x8e, 0xc0, // mov es, ax
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, b'>', // mov al, '>'
+        0xee, // out dx, al
+        // wait:
+        0xba, 0xfd, 0x03, // mov dx, 0x3fd
+        0xec, // in al, dx
+        0xa8, 0x01, // test al, 1
+        0x74, 0xf8, // jz wait
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xec, // in al, dx
+        0xbe, 0x00, 0x7d, // mov si, 0x7d00
+        0xb8, 0x00, 0x43, // mov ax, 0x4300
+        0xb2, 0x80, // mov dl, 0x80
+        0xcd, 0x13, // int 0x13
+        0xb0, b'W', // mov al, 'W'
+        0x73, 0x02, // jnc said
+        0xb0, b'E', // mov al, 'E'
+        // said:
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xee, // out dx, al
+        0x81, 0x06, 0x08, 0x7d, 0x80, 0x00, // add word [0x7d08], 128
+        0xeb, 0xd8, // jmp wait
+    ];
+    let mut sector = code.to_vec();
+    sector.resize(0x100, 0);
+    // What to write: one sector, from 0000:7c00, to sector 0 at first.
+    sector.extend_from_slice(&[0x10, 0, 1, 0, 0x00, 0x7c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    image(sector)
+}
+
 fn image(mut sector: Vec<u8>) -> Vec<u8> {
     sector.resize(1440 * 1024, 0);
     sector
@@ -199,7 +239,10 @@ impl Guest {
             }
             if Instant::now() > end {
                 let events = self.events(exec);
-                panic!("no {text:?} on the serial port of {}, but {all:?}; {events:?}", self.config.display());
+                panic!(
+                    "no {text:?} on the serial port of {}, but {all:?}; {events:?}",
+                    self.config.display()
+                );
             }
         }
     }

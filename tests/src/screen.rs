@@ -29,7 +29,8 @@ pub fn read(png: &[u8]) -> Vec<String> {
         let (left, top) = (column * WIDTH, row * HEIGHT);
         // The ninth column of a letter is the background.
         let back = pixel(left + 8, top);
-        let line = |y: usize| (0..8).fold(0u8, |bits, x| bits << 1 | u8::from(pixel(left + x, top + y) != back));
+        let line =
+            |y: usize| (0..8).fold(0u8, |bits, x| bits << 1 | u8::from(pixel(left + x, top + y) != back));
         let shape: Vec<u8> = (0..HEIGHT).map(line).collect();
         // The cursor is in the lowest lines.
         let alike = |glyph: &[u8]| glyph == shape || glyph[..13] == shape[..13] && shape[13..15] == [0xff; 2];
@@ -46,7 +47,11 @@ fn font(rom: &[u8]) -> &[u8] {
     let is_font = |glyphs: &[u8]| {
         let glyph = |code: u8| &glyphs[usize::from(code) * HEIGHT..][..HEIGHT];
         let lit = |code: u8| glyph(code).iter().filter(|line| **line != 0).count();
-        glyph(b' ') == [0; HEIGHT] && glyph(0xdb) == [0xff; HEIGHT] && lit(b'-') == 1 && lit(b'_') == 1 && lit(b'I') == 10
+        glyph(b' ') == [0; HEIGHT]
+            && glyph(0xdb) == [0xff; HEIGHT]
+            && lit(b'-') == 1
+            && lit(b'_') == 1
+            && lit(b'I') == 10
     };
     rom.windows(256 * HEIGHT).find(|window| is_font(window)).expect("a font of 8 by 16")
 }

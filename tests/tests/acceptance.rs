@@ -114,7 +114,13 @@ fn grub_from_a_vmdk_lives_a_whole_life() {
     guest.must(&mut exec, "VM_Stop", "<mode>hard</mode>");
     all_say(&guest, &mut local, "off");
     let told = [
-        "registered", "powered on", "suspended", "resumed", "powered off by the guest", "powered on", "reset",
+        "registered",
+        "powered on",
+        "suspended",
+        "resumed",
+        "powered off by the guest",
+        "powered on",
+        "reset",
         "powered off",
     ];
     let log = guest.events(&mut local);

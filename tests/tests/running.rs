@@ -1,37 +1,15 @@
 //! Machines that run: started, seen, killed, found again by the next server, over the wire.
 
-#[path = "../../hypervisor/vmx/tests/common/sector.rs"]
-mod sector;
-
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tests::exec::{Exec, Reply};
+use tests::guest::{floppy, need_kvm};
 use tests::{Account, Instance, Setup, eventually, need_root, process, skip};
 
 /// Off after the process was killed; the issue allows 100 ms, and a busy host takes its own time.
 const OFF_WITHIN: Duration = Duration::from_secs(5);
-
-/// A floppy image with the boot sector of the machine's own tests.
-fn floppy() -> Vec<u8> {
-    let mut image = sector::boot_sector();
-    image.resize(1440 * 1024, 0);
-    image
-}
-
-/// Whether machines can run here; if not, says that the test is left out.
-fn need_kvm(what: &str) -> bool {
-    let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    match kvm {
-        Err(error) => skip::skipped(what, &format!("/dev/kvm: {error}")),
-        Ok(_) if !Path::new("/usr/share/seabios/bios.bin").exists() => {
-            skip::skipped(what, "the package seabios is not installed");
-        }
-        Ok(_) => return true,
-    }
-    false
-}
 
 /// A registered machine of a user that boots the floppy.
 fn machine(instance: &Instance, name: &str, account: &Account) -> PathBuf {
@@ -128,33 +106,6 @@ fn a_machine_runs_as_its_owner_and_survives_the_server_but_not_a_kill() {
     assert!(ask(&mut exec, "VM_Start", &path).ok());
     assert!(exec.op("VM_Stop", &mode).ok());
     assert!(ask(&mut exec, "VMUnRegister", &path).ok());
-}
-
-#[test]
-fn of_two_starts_at_the_same_time_one_wins() {
-    const WHAT: &str = "of two starts one wins";
-    if !need_root(WHAT) || !need_kvm(WHAT) {
-        return;
-    }
-    let account = Account::new();
-    let instance = Setup::new().plain().hasty().start();
-    let path = machine(&instance, "two", &account);
-    let mut sessions = [session(&instance, &account), session(&instance, &account)];
-    assert!(ask(&mut sessions[0], "VMRegister", &path).ok());
-    let start = tests::exec::request("VM_Start", &format!("<config>{}</config>", path.display()));
-    for exec in &mut sessions {
-        exec.send(&start);
-    }
-    let mut codes: Vec<i32> = sessions
-        .iter_mut()
-        .map(|exec| {
-            let reply = exec.reply();
-            if reply.ok() { 0 } else { reply.code() }
-        })
-        .collect();
-    codes.sort_unstable();
-    assert!(codes == [-8, 0] || codes == [-21, 0], "{codes:?}");
-    assert_eq!(state(&mut sessions[1], &path).0, "on");
 }
 
 #[test]

@@ -124,6 +124,12 @@ impl Plan {
             return Err(Unusable("config.version is missing: this is no configuration of a machine".into()));
         }
         let refuse = |text: String| Err(Unusable(text));
+        for key in ["memsize", "numvcpus"] {
+            let said = vmx.get(key).map(str::trim).filter(|said| !said.is_empty());
+            if let Some(said) = said.filter(|said| said.parse::<u32>().is_err()) {
+                return refuse(format!("{key} is {said:?}, which is not a number that it can have"));
+            }
+        }
         let memory_mb = vmx.memory_mb();
         if memory_mb > MEMORY_MAX_MB {
             return refuse(format!("memsize is {memory_mb}; a machine can have at most {MEMORY_MAX_MB} MB"));
@@ -413,9 +419,12 @@ mod tests {
     #[test]
     fn what_cannot_be_run_says_which_key() {
         let scsi = "scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n";
-        for (text, key) in
-            [(scsi, "scsi0:0"), ("memsize = \"99999999\"\n", "memsize"), ("numvcpus = \"64\"\n", "numvcpus")]
-        {
+        for (text, key) in [
+            (scsi, "scsi0:0"),
+            ("memsize = \"lots\"\n", "memsize"),
+            ("memsize = \"99999999\"\n", "memsize"),
+            ("numvcpus = \"64\"\n", "numvcpus"),
+        ] {
             assert!(plan(text).unwrap_err().0.contains(key));
         }
         assert!(Plan::of(&VmxFile::new(), Path::new("/vm")).is_err());

@@ -1,0 +1,323 @@
+//! Many machines at once in mixed states: killed one by one, found again by the next server, and seen by
+//! whom they concern.
+//!
+//! `VMSERVERD_MACHINES` sets how many there are (16 where it is not set).
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tests::guest::{Events, FLOPPY, counter, need_kvm};
+use tests::{Account, Exec, Guest, Instance, Setup, eventually, need_root, process};
+
+/// Off after its process was killed; the target is 100 ms, which a host that is busy with other tests
+/// cannot promise: the figure is printed.
+const OFF_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the machines are when the test begins: number by number, again and again.
+const STATES: [&str; 8] = ["on", "paused", "suspended", "off", "stuck", "on", "suspended", "on"];
+
+/// Machines of a user, in directories of one place; their processes end with the value.
+struct Fleet {
+    guests: Vec<Guest>,
+    /// What each of them should be.
+    states: Vec<&'static str>,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Machines survive their server; those of a test that failed shall not.
+        if std::thread::panicking() {
+            for guest in &self.guests {
+                for process in processes(guest) {
+                    process::kill(process);
+                }
+            }
+        }
+    }
+}
+
+/// The processes that hold a file of the machine open.
+fn processes(guest: &Guest) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let ours = |process: &u32| {
+        let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|to| to == guest.config)
+    };
+    numbers.filter(ours).collect()
+}
+
+fn session(instance: &Instance, account: &Account) -> Exec {
+    instance.tcp().login(account).server()
+}
+
+/// A session with a core that is just being started.
+fn new_session(instance: &Instance, account: &Account) -> Exec {
+    eventually("a new server", || {
+        let mut client = instance.tcp().login(account);
+        (client.ask("GLOBAL server") == "200 Connected to vmware-serverd.").then(|| Exec::new(client))
+    })
+}
+
+/// What a machine says of itself, with `paused` as a state, and its process.
+fn shown(guest: &Guest, exec: &mut Exec) -> (String, u32) {
+    let info = guest.must(exec, "VM_INFO", "");
+    let state =
+        if info.all("paused") == ["1"] { "paused".to_owned() } else { info.all("powerState")[0].clone() };
+    (state, info.all("pid")[0].parse().unwrap())
+}
+
+/// Counters count: each digit follows on the one before, and nothing is missing.
+fn counts(text: &str) {
+    let digits: Vec<u32> = text.chars().filter_map(|character| character.to_digit(10)).collect();
+    assert_eq!(digits.len(), text.len(), "{text:?}");
+    assert!(digits.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 10), "{text:?}");
+}
+
+/// Waits until the guest has counted on.
+fn counts_on(guest: &mut Guest, exec: &mut Exec) {
+    let (before, end) = (guest.seen, Instant::now() + Duration::from_secs(120));
+    while guest.seen < before + 3 {
+        guest.seen = guest.output(exec, guest.seen, 5).1;
+        assert!(Instant::now() < end, "{} stands still", guest.config.display());
+    }
+}
+
+impl Fleet {
+    /// Makes and registers the machines, and brings each into its state.
+    fn new(instance: &Instance, account: &Account, count: usize) -> Self {
+        let base = instance.public_directory("vms");
+        let states: Vec<&str> = STATES.into_iter().cycle().take(count).collect();
+        let make = |(number, state): (usize, &&str)| {
+            let guest = Guest::new(&base, &format!("vm{number}"), account, FLOPPY);
+            // A machine whose floppy image is missing asks what to do.
+            if *state != "stuck" {
+                guest.put("boot.img", &counter());
+            }
+            guest
+        };
+        let guests: Vec<Guest> = states.iter().enumerate().map(make).collect();
+        let mut fleet = Fleet { guests, states };
+        // Four at a time.
+        std::thread::scope(|scope| {
+            let quarter = count.div_ceil(4);
+            let parts = fleet.guests.chunks_mut(quarter).zip(fleet.states.chunks(quarter));
+            for (guests, states) in parts {
+                scope.spawn(move || {
+                    let mut exec = session(instance, account);
+                    guests.iter_mut().zip(states).for_each(|(guest, state)| bring(guest, state, &mut exec));
+                });
+            }
+        });
+        fleet
+    }
+
+    /// Every machine is what it should be; returns the processes.
+    fn check(&self, exec: &mut Exec) -> Vec<u32> {
+        let (mut pids, mut up) = (Vec::new(), Vec::new());
+        for (guest, expected) in self.guests.iter().zip(&self.states) {
+            let (state, pid) = shown(guest, exec);
+            assert_eq!(state, *expected, "{}", guest.config.display());
+            assert_eq!(pid != 0, ["on", "paused", "stuck"].contains(expected));
+            up.extend((pid != 0).then(|| guest.config.display().to_string()));
+            pids.push(pid);
+        }
+        up.sort();
+        assert_eq!(exec.op("VMServerd_GetConnectedVMList", "").all("vm"), up);
+        pids
+    }
+
+    fn with(&mut self, state: &str) -> impl Iterator<Item = &mut Guest> {
+        let all = self.guests.iter_mut().zip(&self.states);
+        all.filter_map(move |(guest, one)| (*one == state).then_some(guest))
+    }
+}
+
+/// Registers a machine and brings it into a state.
+fn bring(guest: &mut Guest, state: &str, exec: &mut Exec) {
+    guest.must(exec, "VMRegister", "");
+    match state {
+        "off" => return,
+        "stuck" => {
+            assert_eq!(guest.op(exec, "VM_Start", "").code(), -16);
+            return;
+        }
+        _ => guest.must(exec, "VM_Start", ""),
+    };
+    guest.expect(exec, "0123");
+    match state {
+        "paused" => guest.must(exec, "VM_Pause", ""),
+        "suspended" => guest.must(exec, "VM_Suspend", "<mode>hard</mode>"),
+        _ => return,
+    };
+}
+
+fn count() -> usize {
+    std::env::var("VMSERVERD_MACHINES").ok().and_then(|text| text.parse().ok()).unwrap_or(16).max(8)
+}
+
+#[test]
+fn many_machines_are_killed_and_found_again() {
+    const WHAT: &str = "many machines at once";
+    if !need_root(WHAT) || !need_kvm(WHAT) {
+        return;
+    }
+    let (account, other) = (Account::new(), Account::new());
+    let instance = Setup::new().plain().hasty().start();
+    let start = Instant::now();
+    let mut fleet = Fleet::new(&instance, &account, count());
+    println!("{} machines are what they should be after {:?}", fleet.guests.len(), start.elapsed());
+    let mut exec = session(&instance, &account);
+    let pids = fleet.check(&mut exec);
+
+    // The server is killed with all running, and one machine is slow to answer the next one.
+    let slow = 7;
+    assert_eq!(fleet.states[slow], "on");
+    process::signal(pids[slow], Signal::STOP);
+    let killed = Instant::now();
+    process::kill(instance.core());
+    let mut exec = new_session(&instance, &account);
+    println!("a new server answers {:?} after the old one was killed", killed.elapsed());
+    assert_eq!(shown(&fleet.guests[slow], &mut exec), ("unknown".to_owned(), pids[slow]));
+    let (code, text) = fleet.guests[slow].op(&mut exec, "VM_Start", "").error().unwrap();
+    assert_eq!(code, -8, "{text}");
+    assert_eq!(fleet.guests[slow].op(&mut exec, "VM_SerialRead", "").code(), -21);
+    process::signal(pids[slow], Signal::CONT);
+    eventually("it is found", || (shown(&fleet.guests[slow], &mut exec).0 == "on").then_some(()));
+    assert_eq!(fleet.check(&mut exec), pids, "the same processes");
+    // No guest has stopped, and what it said meanwhile is there.
+    for guest in fleet.with("on") {
+        counts_on(guest, &mut exec);
+        counts(&guest.output(&mut exec, 0, 0).0);
+    }
+    for guest in fleet.with("stuck") {
+        assert!(guest.must(&mut exec, "VM_GetQuestion", "").out("text").contains("boot.img"));
+    }
+
+    // Machines are killed: off, with an event; the others go on.
+    let mut worst = Duration::ZERO;
+    for number in [0, 1, 4] {
+        let guest = &fleet.guests[number];
+        let mut waiting = session(&instance, &account);
+        let mut events = Events::new(&mut waiting);
+        let config = guest.config.clone();
+        let waits = std::thread::spawn(move || {
+            let way = events.reaches(&mut waiting, &config, "off");
+            (way, Instant::now())
+        });
+        let killed = Instant::now();
+        process::kill(pids[number]);
+        let (way, told) = waits.join().unwrap();
+        assert_eq!(way, ["off"]);
+        worst = worst.max(told.duration_since(killed));
+        fleet.states[number] = "off";
+        let last = guest.events(&mut exec).pop().unwrap();
+        assert!(last.contains("crashed") && last.contains(&pids[number].to_string()), "{last}");
+        let lock = PathBuf::from(format!("{}.lck", guest.config.display()));
+        eventually("the lock file is removed", || (!lock.exists()).then_some(()));
+    }
+    println!("a machine is off {worst:?} after its process was killed, at worst");
+    assert!(worst < OFF_WITHIN);
+    let after = fleet.check(&mut exec);
+    for (number, (before, after)) in pids.iter().zip(&after).enumerate() {
+        assert!(after == before || [0, 1, 4].contains(&number), "another process: {number}");
+    }
+    for guest in fleet.with("on") {
+        counts_on(guest, &mut exec);
+        counts(&guest.output(&mut exec, 0, 0).0);
+    }
+
+    // Two starts at the same time: one wins.
+    two_starts(&instance, &account, &mut fleet, 3);
+    rights(&instance, &account, &other, &fleet, 5);
+
+    // What was suspended goes on where it was; what was killed starts again.
+    for number in [0, 2] {
+        let (guest, seen) = (&mut fleet.guests[number], fleet.states[number] == "suspended");
+        guest.seen = if seen { guest.seen } else { 0 };
+        guest.must(&mut exec, "VM_Start", "");
+        fleet.states[number] = "on";
+        let guest = &mut fleet.guests[number];
+        counts_on(guest, &mut exec);
+        counts(&guest.output(&mut exec, 0, 0).0);
+    }
+    fleet.check(&mut exec);
+    for (guest, state) in fleet.guests.iter().zip(&mut fleet.states) {
+        if ["on", "paused", "stuck"].contains(state) {
+            guest.must(&mut exec, "VM_Stop", "<mode>hard</mode>");
+            *state = "off";
+        }
+    }
+    fleet.check(&mut exec);
+    for guest in &fleet.guests {
+        eventually("no process is left", || processes(guest).is_empty().then_some(()));
+    }
+}
+
+fn two_starts(instance: &Instance, account: &Account, fleet: &mut Fleet, number: usize) {
+    let guest = &fleet.guests[number];
+    assert_eq!(fleet.states[number], "off");
+    let mut sessions = [session(instance, account), session(instance, account)];
+    let start = tests::exec::request("VM_Start", &format!("<config>{}</config>", guest.config.display()));
+    for exec in &mut sessions {
+        exec.send(&start);
+    }
+    let replies = sessions.each_mut().map(|exec| exec.reply().error());
+    let [(-8, text)] = replies.iter().flatten().collect::<Vec<_>>()[..] else {
+        panic!("one shall win, and the other one hear that it is on: {replies:?}");
+    };
+    let historic = "could not be completed because it conflicted with the state of the virtual machine (\"on\") at the \
+        time the request was received.  This error often occurs because";
+    assert!(text.contains("(\"start\")") && text.contains(historic), "{text}");
+    assert_eq!(shown(guest, &mut sessions[0]).0, "on");
+    fleet.states[number] = "on";
+}
+
+/// Who sees and stops a machine that runs.
+fn rights(instance: &Instance, account: &Account, other: &Account, fleet: &Fleet, number: usize) {
+    let guest = &fleet.guests[number];
+    let path = guest.config.display().to_string();
+    let (mut owner, mut second, mut root) =
+        (session(instance, account), session(instance, other), instance.exec());
+    let stop = "<mode>hard</mode>";
+    let listed = |exec: &mut Exec| {
+        let connected = exec.op("VMServerd_GetConnectedVMList", "").all("vm").contains(&path);
+        let listed = exec.op("VM_List", "").all("config").contains(&path);
+        (connected, listed)
+    };
+    guest.mode(0o700);
+    for op in [
+        "VM_INFO",
+        "VM_GetState",
+        "VM_Stop",
+        "VM_SerialRead",
+        "VM_SaveScreenshot",
+        "VM_GetLastNEvents",
+        "VM_Who",
+    ] {
+        assert_eq!(guest.op(&mut second, op, "").code(), -11, "{op}");
+    }
+    assert_eq!(listed(&mut second), (false, false));
+    guest.must(&mut owner, "VM_Pause", "");
+    guest.mode(0o744);
+    let (state, pid) = shown(guest, &mut second);
+    assert_eq!((state.as_str(), listed(&mut second)), ("paused", (true, true)));
+    assert!(pid != 0 && process::runs(pid));
+    for op in
+        ["VM_Stop", "VM_Reset", "VM_Suspend", "VM_Pause", "VM_Resume", "VM_SerialRead", "VM_SaveScreenshot"]
+    {
+        assert_eq!(guest.op(&mut second, op, "").code(), -4, "{op}");
+    }
+    guest.mode(0o755);
+    guest.must(&mut second, "VM_Resume", "");
+    guest.must(&mut second, "VM_Stop", stop);
+    assert_eq!(shown(guest, &mut owner), ("off".to_owned(), 0));
+    guest.mode(0o700);
+    guest.must(&mut root, "VM_Start", "");
+    let (state, pid) = shown(guest, &mut root);
+    assert_eq!((state.as_str(), process::uids(pid)), ("on", vec![account.uid; 4]), "as its owner");
+    guest.must(&mut root, "VM_Stop", stop);
+    guest.mode(0o755);
+    guest.must(&mut owner, "VM_Start", "");
+}
