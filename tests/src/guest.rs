@@ -15,7 +15,7 @@ use crate::exec::{Exec, Reply};
 use crate::{Account, skip};
 
 /// How long a guest may take for anything: where `/dev/kvm` emulates, a busy host makes GRUB very slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Lines of a .vmx for a floppy drive with [`floppy`] in it, and a serial port.
 pub const FLOPPY: &str = "memsize = \"16\"\nserial0.present = \"TRUE\"\nfloppy0.present = \"TRUE\"\n\
@@ -126,6 +126,37 @@ pub fn writer() -> Vec<u8> {
     sector.resize(0x100, 0);
     // What to write: one sector, from 0000:7c00, to sector 0 at first.
     sector.extend_from_slice(&[0x10, 0, 1, 0, 0x00, 0x7c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    image(sector)
+}
+
+/// A floppy image with a boot sector that says `>` on the first serial port, and then writes and reads
+/// all ports at random, and writes to memory of adapters, for ever.
+#[must_use]
+pub fn vandal(seed: u32) -> Vec<u8> {
+    let [a, b, c, d] = seed.to_le_bytes();
+    let code: &[u8] = &[
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, b'>', // mov al, '>'
+        0xee, // out dx, al
+        0x66, 0xbe, a, b, c, d, // mov esi, seed
+        // again:
+        0x66, 0x69, 0xf6, 0x0d, 0x66, 0x19, 0x00, // imul esi, esi, 1664525
+        0x66, 0x81, 0xc6, 0x5f, 0xf3, 0x6e, 0x3c, // add esi, 1013904223
+        0x66, 0x89, 0xf2, // mov edx, esi
+        0x66, 0xc1, 0xea, 0x0c, // shr edx, 12
+        0x66, 0x89, 0xf0, // mov eax, esi
+        0xee, // out dx, al
+        0x66, 0xef, // out dx, eax
+        0xec, // in al, dx
+        0x66, 0xed, // in eax, dx
+        0x80, 0xce, 0xa0, // or dh, 0xa0
+        0x8e, 0xc2, // mov es, dx
+        0x26, 0x88, 0x07, // mov es:[bx], al
+        0xeb, 0xd8, // jmp again
+    ];
+    let mut sector = code.to_vec();
     sector.resize(510, 0);
     sector.extend_from_slice(&[0x55, 0xaa]);
     image(sector)

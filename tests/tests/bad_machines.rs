@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::account::output;
-use tests::guest::{FLOPPY, floppy, need_kvm, writer};
+use tests::guest::{FLOPPY, floppy, need_kvm, vandal, writer};
 use tests::skip::{need_program, skipped};
 use tests::{Account, Exec, Guest, Instance, Setup, eventually, need_root};
 
@@ -79,7 +79,7 @@ fn bad_files_are_errors_or_questions_and_nothing_is_lost() {
     let base = instance.public_directory("vms");
     let stage = Stage { instance: &instance, account: &account, base: &base };
     std::thread::scope(|scope| {
-        for part in [bad_vmx, bad_disk, one_disk_for_two, bad_suspended_state, full_disk] {
+        for part in [bad_vmx, bad_disk, one_disk_for_two, bad_suspended_state, full_disk, vandal_guest] {
             let stage = &stage;
             scope.spawn(move || part(stage));
         }
@@ -274,4 +274,29 @@ fn full_disk(stage: &Stage<'_>) {
     eventually("nobody uses the disk", || {
         Command::new("umount").arg(&small).status().is_ok_and(|status| status.success()).then_some(())
     });
+}
+
+/// B10: a guest that writes to every port may end its machine, but nothing else.
+fn vandal_guest(stage: &Stage<'_>) {
+    let mut exec = stage.session();
+    let core = stage.instance.core();
+    let guest = stage.guest(&mut exec, "vandal", FLOPPY);
+    for seed in [1, 4711] {
+        guest.put("boot.img", &vandal(seed));
+        guest.must(&mut exec, "VM_Start", "");
+        let (state, process) = guest.state(&mut exec);
+        assert_eq!(state, "on");
+        // Its firmware takes some of that; the rest is vandalism.
+        let enough = std::time::Duration::from_secs(4);
+        tests::within(std::time::Duration::from_secs(120), "it has worked, or is off", || {
+            let over = !tests::process::runs(process) || tests::process::processor_time(process) > enough;
+            assert_eq!(exec.inc(1), 2);
+            over.then_some(())
+        });
+        let reply = guest.op(&mut exec, "VM_Stop", HARD);
+        assert!(reply.ok() || reply.code() == -8, "{:?}", reply.error());
+        becomes(&guest, &mut exec, "off");
+        println!("seed {seed}: {:?}", guest.events(&mut exec).last());
+        assert_eq!(stage.instance.core(), core, "the server has ended");
+    }
 }
