@@ -18,6 +18,9 @@
 //!
 //! A machine process is its owner's, and its guest may have broken out: what it says is bounded, is
 //! about its own machine only, and ends it when it makes no sense. It survives the core.
+//!
+//! The next core finds it again by its record. As long as its process lives it is never said to be off:
+//! until it has answered, its state is *unknown*, a start of it is refused, and other requests are *busy*.
 
 pub mod events;
 pub mod kept;
