@@ -122,7 +122,7 @@ fn handover() -> Handover {
         login_time: 0,
     };
     let (socket, _) = UnixStream::pair().unwrap();
-    Handover { identity, early: Vec::new(), socket: socket.into(), attempts: 1 }
+    Handover { identity, early: Vec::new(), socket: socket.into(), machine: None, attempts: 1 }
 }
 
 #[tokio::test]
@@ -153,7 +153,10 @@ async fn whatever_makes_no_sense_ends_the_process() {
         (ToCore::TaskEnded { task: 1, end: TaskEnd::Done, done: 0, total: 0 }, "a task of nobody"),
         (ToCore::Cleaned { task: 1, left: String::new() }, "nobody told it to clean"),
         (ask(Ask::Register { config: "/a.vmx".into(), private: false }), "without the descriptor"),
-        (ask(Ask::Attach { session: 9, config: "/a.vmx".into() }), "a session of somebody else"),
+        (
+            ask(Ask::Attach { session: 9, config: "/a.vmx".into(), console: false }),
+            "a session of somebody else",
+        ),
         (
             ask(Ask::BeginTask { op: "x".into(), total: 1, directory: "/d".into(), prefix: "../x".into() }),
             "a prefix that leaves the directory",
@@ -235,7 +238,7 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
     assert_eq!(changes.iter().map(|change| &change.config).collect::<Vec<_>>(), [&config]);
 
     // Connected until the session ends.
-    let attach = Ask::Attach { session: 1, config: config.clone() };
+    let attach = Ask::Attach { session: 1, config: config.clone(), console: false };
     stage.says_with(ToCore::Ask { question: 5, ask: Inner(attach) }, vec![open()]);
     stage.settle().await;
     assert_eq!(stage.answer().await, (5, Answer::Done {}));
