@@ -136,9 +136,7 @@ fn a_caller_is_connected_to_a_running_machine_as_far_as_his_rights_go() {
     // What the guest says of itself is seen by all.
     let set = format!("{}<key>ip</key><value>192.0.2.7</value>", cfg(&path));
     assert!(exec.op("VM_SetGuestInfo", &set).ok());
-    eventually("the address", || {
-        (exec.op("VM_INFO", &cfg(&path)).all("ip") == ["192.0.2.7"]).then_some(())
-    });
+    eventually("the address", || (exec.op("VM_INFO", &cfg(&path)).all("ip") == ["192.0.2.7"]).then_some(()));
 
     // As many connections as there can be; then no further one, and again when one has gone.
     let mut held: Vec<Exec> = (1..32).map(|_| control(instance.tcp().login(&owner), &path)).collect();
@@ -253,10 +251,9 @@ fn requests_are_counted_by_operation_and_result() {
 #[test]
 fn the_product_is_numbered_as_the_settings_say() {
     let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    for (setup, number, name) in [
-        (Setup::new(), "4", "server"),
-        (Setup::new().set("serverd.product.number", "2"), "2", "gsx"),
-    ] {
+    for (setup, number, name) in
+        [(Setup::new(), "4", "server"), (Setup::new().set("serverd.product.number", "2"), "2", "gsx")]
+    {
         let instance = setup.start();
         let path = machine(&instance, "numbered", me);
         let mut exec = instance.exec();

@@ -60,6 +60,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// connections.
 const WAITING_QUESTIONS: usize = 1024 * 1024;
 
+/// An offer to leave is repeated after this, or after the idle time where that is longer.
+const OFFER_AGAIN: Duration = Duration::from_secs(60);
+
 /// Log lines that may wait for the core; more are lost.
 const WAITING_LINES: usize = 256;
 
@@ -244,7 +247,8 @@ impl Session {
                     leave = (server.live() == 0 && tasks.is_empty()).then(|| Instant::now() + idle);
                 },
                 () = until(leave) => {
-                    leave = None;
+                    // The core may have had a reason to keep us that has gone since without a word.
+                    leave = Some(Instant::now() + idle.max(OFFER_AGAIN));
                     let _ = channel.send(&ToCore::Idle { received: self.received }, &[]).await;
                 },
                 () = until(deadline) => break,
