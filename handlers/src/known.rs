@@ -214,7 +214,7 @@ impl Cache {
     /// # Errors
     /// As [`Machine::open`].
     pub(crate) fn look(&self, user: &User, config: &ConfigPath) -> std::io::Result<Arc<Known>> {
-        let watched = self.watch(config);
+        let (watched, before) = self.watch(config);
         let machine = Machine::open(user, config);
         let local = machine.as_ref().is_ok_and(|machine| {
             rustix::fs::fstatfs(&machine.file).is_ok_and(|facts| LOCAL.contains(&(facts.f_type as u64)))
@@ -223,6 +223,14 @@ impl Cache {
         if watched {
             let mut inner = self.lock();
             self.catch_up(&mut inner);
+            if let (Some(before), Ok(known)) = (before, &known)
+                && before != known.mark
+                && inner.wanted
+            {
+                // It was changed when no watch stood.
+                inner.changed.entry(config.as_str().into()).or_insert(before);
+                self.news.notify_waiters();
+            }
             match &known {
                 Ok(known) if local => {
                     // Gone when something has happened meanwhile.
@@ -236,17 +244,20 @@ impl Cache {
         known
     }
 
-    /// Places the watches of a machine; false when that cannot be done.
-    fn watch(&self, config: &ConfigPath) -> bool {
+    /// Places the watches of a machine; false when that cannot be done. Also tells the mark under which it
+    /// was kept until now.
+    fn watch(&self, config: &ConfigPath) -> (bool, Option<Mark>) {
         let path = Path::new(config.as_str());
         // A link on the path could be changed where nobody looks.
         if !std::fs::canonicalize(path).is_ok_and(|real| real == path) {
-            return false;
+            return (false, None);
         }
         let mut inner = self.lock();
         self.catch_up(&mut inner);
+        let kept = inner.kept.get(config.as_str()).and_then(|slot| slot.known.as_ref());
+        let before = kept.map(|known| known.mark);
         inner.forget(config.as_str());
-        inner.watch(config.as_str().into(), path).is_some()
+        (inner.watch(config.as_str().into(), path).is_some(), before)
     }
 }
 
