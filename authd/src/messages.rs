@@ -70,6 +70,15 @@ link::messages! {
             /// Number of the connection.
             connection: u32,
         },
+        /// May this connection go to the server as one to this machine? Answered by `Reserved`.
+        9 = Connect {
+            /// Number of the connection.
+            connection: u32,
+            /// Path of the .vmx.
+            config: String,
+            /// `mks`, not `control`.
+            console: bool,
+        },
         /// The caller has been told; pass the connection on. A TLS connection brings the end of the
         /// relay's socket pair; for a plain one the monitor passes the socket it proved.
         6 = HandOver {
@@ -132,11 +141,12 @@ link::messages! {
             /// The proof holds.
             same: bool,
         },
-        /// Answer to `Reserve`.
+        /// Answer to `Reserve` and `Connect`.
         4 = Reserved {
             /// Number of the connection.
             connection: u32,
-            /// 0 granted, 1 server unreachable, 2 refused by the server.
+            /// 0 granted, 1 server unreachable, 2 refused by the server; others are the numbers of
+            /// [`link::gateway::Declined`].
             outcome: u8,
         },
         /// Stop: close the listeners, tell those who have not been handed over, let relays end.

@@ -49,7 +49,8 @@ fuzz_target!(|input: &[u8]| {
                 check_reply(&text);
                 return;
             }
-            Step::HandOver(early) => {
+            Step::HandOver { reply, early } => {
+                check_reply(&reply);
                 assert!(proven, "handed over without a login");
                 assert!(early.len() <= 512 + 256 + 2);
                 return;
@@ -73,12 +74,17 @@ fuzz_target!(|input: &[u8]| {
                         assert!(proven);
                         dialogue.confirm_answer(&rules, now, yes)
                     }
-                    Question::Reserve => {
+                    Question::Reserve | Question::Connect { .. } => {
                         assert!(proven, "a session was reserved without a login");
-                        let answer = match (yes, bit()) {
-                            (true, _) => Reservation::Granted,
-                            (false, true) => Reservation::Refused,
-                            (false, false) => Reservation::Unreachable,
+                        if let Question::Connect { config, .. } = &question {
+                            assert!(config.starts_with('/') && config.len() <= 512);
+                        }
+                        let answer = match (yes, bit(), bit()) {
+                            (true, _, _) => Reservation::Granted,
+                            (false, true, true) => Reservation::Refused,
+                            (false, false, true) => Reservation::Unreachable,
+                            (false, true, false) => Reservation::NotRegistered,
+                            (false, false, false) => Reservation::Busy,
                         };
                         dialogue.reserve_answer(&rules, now, answer)
                     }

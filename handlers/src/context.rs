@@ -16,7 +16,7 @@ use link::Layout;
 use ops::{Error, Fault, Product};
 
 use crate::registered::Registered;
-use crate::running::{EventBatch, Metrics, Running};
+use crate::running::{EventBatch, HostKind, Metrics, Running};
 use crate::tasks::{NewTask, Status, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
@@ -43,13 +43,21 @@ pub struct Ctx {
     caller: Arc<Caller>,
     /// The core's number for the session; unique as long as the server runs.
     pub session: u64,
+    /// The machine that the session came to by `CONNECT`: requests that name none are about it.
+    pub machine: Option<Arc<str>>,
 }
 
 impl Ctx {
     /// The context of the requests of one session.
     #[must_use]
     pub fn new(caller: Arc<Caller>, session: u64) -> Self {
-        Ctx { caller, session }
+        Ctx { caller, session, machine: None }
+    }
+
+    /// The context of the requests of a connection to one machine.
+    #[must_use]
+    pub fn connected_to(self, machine: &str) -> Self {
+        Ctx { machine: Some(machine.into()), ..self }
     }
 }
 
@@ -74,6 +82,8 @@ pub struct Caller {
     pub user: User,
     /// What replies say the product is.
     pub product: Product,
+    /// The product as a number of the C library: 4 Server, or 2 GSX (`serverd.product.number`).
+    pub product_number: u32,
     /// Whether the two bugs of VMware Server 1.0.3 for Windows are shown again
     /// (`serverd.compat.historicBugs`).
     pub historic_bugs: bool,
@@ -141,8 +151,9 @@ pub trait Core: Send + Sync {
     fn used_by_others(&self, config: &str, files: Vec<(u64, u64)>) -> Answer<'_, HashSet<(u64, u64)>>;
 
     /// Lists a session of the caller as connected to a machine until it ends. `vmx` is the .vmx,
-    /// opened for reading.
-    fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Answer<'_, ()>;
+    /// opened for reading. `console` is for one that came by `CONNECT`, which takes rx, and fails with
+    /// -21 when there are too many.
+    fn attach(&self, session: u64, config: &str, console: bool, vmx: OwnedFd) -> Answer<'_, ()>;
 
     /// Who is connected to a machine, by time. `vmx` is as for [`Core::attach`].
     fn connected_users(&self, config: &str, vmx: OwnedFd) -> Answer<'_, Vec<ConnectedUser>>;
@@ -181,6 +192,17 @@ pub trait Core: Send + Sync {
 
     /// Numbers that the core knows.
     fn metrics(&self) -> Answer<'_, Metrics>;
+
+    /// Waits until a descriptor can be read from. Not of the core, but of whatever runs handlers.
+    fn readable(&self, descriptor: OwnedFd) -> Answer<'_, ()>;
+
+    /// What kind of host this is, as far as it has been found out.
+    fn host(&self) -> HostKind;
+
+    /// Says that the .vmx of a machine was changed: these keys of it, or, without any, something in it.
+    /// `vmx` is the file as it is now, opened for reading; with keys by a caller who may write it. What
+    /// was announced already is not announced again.
+    fn config_changed(&self, config: &str, keys: Vec<String>, vmx: OwnedFd) -> Answer<'_, ()>;
 }
 
 /// A session that is connected to a machine.
@@ -192,6 +214,8 @@ pub struct ConnectedUser {
     pub time: i64,
     /// Numeric address, or `unix`.
     pub address: String,
+    /// Whether it came by `CONNECT`.
+    pub console: bool,
 }
 
 /// Why a request has no reply of its own.
@@ -248,6 +272,7 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::running::{BUCKETS, OpFigures};
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -270,6 +295,8 @@ pub(crate) mod tests {
         pub asked: Mutex<Vec<(String, ToVmx)>>,
         /// What the next waits for events are answered.
         pub batches: Mutex<VecDeque<EventBatch>>,
+        /// Changed .vmx files, with their keys.
+        pub changed: Mutex<Vec<(String, Vec<String>)>>,
         /// What waits for events wanted.
         pub wanted: Mutex<Vec<Option<(u64, u64)>>>,
     }
@@ -297,6 +324,7 @@ pub(crate) mod tests {
                 started: 1000,
                 cpu_percent: 50,
                 remote_connections: 1,
+                ip: None,
                 status,
             };
             self.machines.lock().unwrap().insert(config.into(), running);
@@ -403,7 +431,7 @@ pub(crate) mod tests {
         fn used_by_others(&self, _: &str, _: Vec<(u64, u64)>) -> Answer<'_, HashSet<(u64, u64)>> {
             Box::pin(async { Ok(HashSet::new()) })
         }
-        fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+        fn attach(&self, _: u64, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
             Box::pin(async { Ok(()) })
         }
         fn connected_users(&self, _: &str, _: OwnedFd) -> Answer<'_, Vec<ConnectedUser>> {
@@ -461,7 +489,37 @@ pub(crate) mod tests {
             Box::pin(async { Ok(batch.unwrap_or(none)) })
         }
         fn metrics(&self) -> Answer<'_, Metrics> {
-            Box::pin(async { Ok(Metrics { requests: self.count, ..Metrics::default() }) })
+            let figures = |op, failed, buckets: &[u64]| OpFigures {
+                op,
+                failed,
+                buckets: buckets.iter().copied().chain([0; BUCKETS]).take(BUCKETS).collect(),
+                micros: 1_500_000,
+            };
+            let ops = vec![
+                figures(0, false, &[2, 0, 1]),
+                figures(0, true, &[0, 1]),
+                figures(u32::try_from(ops::TABLE.len()).unwrap(), true, &[4]),
+            ];
+            Box::pin(async { Ok(Metrics { requests: self.count, ops, ..Metrics::default() }) })
+        }
+        /// May say so too early.
+        fn readable(&self, descriptor: OwnedFd) -> Answer<'_, ()> {
+            let wait = move || {
+                let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                let flags = rustix::event::PollFlags::IN;
+                let _ =
+                    rustix::event::poll(&mut [rustix::event::PollFd::new(&descriptor, flags)], Some(&limit));
+            };
+            Box::pin(async move {
+                tokio::task::spawn_blocking(wait).await.map_err(|error| Failure::internal("waiting", error))
+            })
+        }
+        fn host(&self) -> HostKind {
+            HostKind::Emulated
+        }
+        fn config_changed(&self, config: &str, keys: Vec<String>, _: OwnedFd) -> Answer<'_, ()> {
+            self.script.changed.lock().unwrap().push((config.into(), keys));
+            Box::pin(async { Ok(()) })
         }
     }
 
@@ -487,6 +545,7 @@ pub(crate) mod tests {
         let caller = Caller {
             user,
             product: Product::default(),
+            product_number: 4,
             historic_bugs: false,
             layout: Layout::new(Some(root)).unwrap(),
             event_logs: root.join("var/log/vmware"),

@@ -105,6 +105,7 @@ async fn query(ctx: &Ctx, _: Query) -> Result<QueryReply, Failure> {
     let registered = ctx.core.registered().await?;
     let running = ctx.core.connected_vms().await?;
     let (layout, user) = (ctx.layout.clone(), ctx.user.clone());
+    let host_class = ctx.core.host().word().to_owned();
     let look = move || {
         let running: HashSet<String> = running.into_iter().collect();
         let mut counts = (0, 0);
@@ -124,6 +125,7 @@ async fn query(ctx: &Ctx, _: Query) -> Result<QueryReply, Failure> {
             free_memory_mb: host.free_memory_kb / 1024,
             uptime: host.uptime,
             load_average: host.load_average,
+            host_class,
             vm_directory: product::vm_directory(&layout)?.to_string_lossy().into_owned(),
             vm_count: counts.0,
             running_vm_count: counts.1,
@@ -257,6 +259,7 @@ mod tests {
             query(&ctx_with(FixedCore { count: 0, vms, ..FixedCore::default() }), Query {}).await.unwrap();
         assert_eq!((reply.vm_count, reply.running_vm_count), (1, 1));
         assert!(reply.cpus > 0 && reply.memory_mb > reply.free_memory_mb && reply.uptime > 0);
+        assert_eq!(reply.host_class, "emulated");
         assert_eq!(reply.load_average.split(' ').count(), 3);
         let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -21,15 +21,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use ops::machine::ListedVm;
 use ops::value::{ConfigPath, Element};
 use ops::vm_info::VmInfo;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use tokio::sync::Notify;
 
-use crate::User;
 use crate::machine::{Facts, Machine};
+use crate::{Core, User};
 
 /// What happens to a .vmx.
 const OF_FILE: WatchFlags = WatchFlags::MODIFY
@@ -59,9 +61,22 @@ const MANY: usize = 256;
 const LOCAL: [u64; 7] =
     [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0xf2f5_2010, 0x2fc1_2fc1];
 
+/// A .vmx at one moment: device, inode, size, and time of the last change of its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark(u64, u64, u64, i64, i64);
+
+impl Mark {
+    /// The mark of a file.
+    pub(crate) fn of(file: &std::fs::Metadata) -> Self {
+        Mark(file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())
+    }
+}
+
 /// What is kept of a machine.
 #[derive(Debug)]
 pub(crate) struct Known {
+    /// Which file it was, and how it was.
+    pub(crate) mark: Mark,
     /// Everything, as of a machine that has no process.
     pub(crate) info: VmInfo,
     /// Uid of the owner of the .vmx.
@@ -79,6 +94,7 @@ impl Known {
         let mut bytes = Vec::new();
         listed.write_element("vm", &mut ops::Out::new(&mut bytes));
         Known {
+            mark: Mark::of(&machine.metadata),
             info: facts.info(machine),
             owner: machine.metadata.uid(),
             execute: machine.rights.execute,
@@ -89,21 +105,34 @@ impl Known {
 
 /// The machines that are kept.
 #[derive(Debug)]
-pub(crate) struct Cache(Mutex<Inner>);
+pub(crate) struct Cache {
+    inner: Mutex<Inner>,
+    /// Raised when there are changes to tell, or another queue to read them from.
+    news: Notify,
+}
 
 /// The one of this process.
-pub(crate) static CACHE: LazyLock<Cache> = LazyLock::new(|| {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
-    Cache(Mutex::new(Inner { inotify, ..Inner::default() }))
+pub(crate) static CACHE: LazyLock<Cache> = LazyLock::new(|| Cache {
+    inner: Mutex::new(Inner { inotify: queue(), ..Inner::default() }),
+    news: Notify::new(),
 });
+
+/// A queue in which nothing has happened.
+fn queue() -> Option<Arc<OwnedFd>> {
+    inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok().map(Arc::new)
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     /// None when there can be no further one; then nothing is kept.
-    inotify: Option<OwnedFd>,
+    inotify: Option<Arc<OwnedFd>>,
     kept: HashMap<Arc<str>, Slot>,
     files: HashMap<i32, Arc<str>>,
     directories: HashMap<PathBuf, i32>,
+    /// Whether somebody wants to know what has changed.
+    wanted: bool,
+    /// What has changed, and how it was before.
+    changed: HashMap<Arc<str>, Mark>,
     /// Machines whose path has this name in the watched directory.
     names: HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>,
 }
@@ -117,21 +146,65 @@ struct Slot {
 }
 
 impl Cache {
+    /// Takes in what has happened, and wakes whoever wants to know.
+    fn catch_up(&self, inner: &mut Inner) {
+        let before = inner.inotify.clone();
+        inner.drain();
+        let same = match (&before, &inner.inotify) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        if !inner.changed.is_empty() || !same {
+            self.news.notify_waiters();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something has happened to machines that were kept, and says to which, with the marks
+    /// that they had. It may be nothing: whoever looks finds the same mark. Only what happens after the
+    /// first call is told. `core` knows how to wait.
+    pub(crate) async fn changes(&self, core: &dyn Core) -> HashMap<Arc<str>, Mark> {
+        loop {
+            let mut news = pin!(self.news.notified());
+            news.as_mut().enable();
+            let queue = {
+                let mut inner = self.lock();
+                inner.wanted = true;
+                inner.drain();
+                if !inner.changed.is_empty() {
+                    return std::mem::take(&mut inner.changed);
+                }
+                inner.inotify.clone()
+            };
+            // Of its own, because several may wait for the same.
+            let queue = queue.and_then(|queue| queue.try_clone().ok());
+            match queue {
+                Some(queue) => tokio::select! {
+                    readable = core.readable(queue) => if readable.is_err() {
+                        // The next one who looks at a machine sees it, and tells.
+                        self.news.notified().await;
+                    },
+                    () = news => {}
+                },
+                None => news.await,
+            }
+        }
     }
 
     /// What is known of a machine and still true.
     pub(crate) fn get(&self, config: &str) -> Option<Arc<Known>> {
         let mut inner = self.lock();
-        inner.drain();
+        self.catch_up(&mut inner);
         inner.kept.get(config)?.known.clone()
     }
 
     /// The same for many, in their order.
     pub(crate) fn get_all<'a>(&self, configs: impl Iterator<Item = &'a str>) -> Vec<Option<Arc<Known>>> {
         let mut inner = self.lock();
-        inner.drain();
+        self.catch_up(&mut inner);
         configs.map(|config| inner.kept.get(config)?.known.clone()).collect()
     }
 
@@ -141,7 +214,7 @@ impl Cache {
     /// # Errors
     /// As [`Machine::open`].
     pub(crate) fn look(&self, user: &User, config: &ConfigPath) -> std::io::Result<Arc<Known>> {
-        let watched = self.watch(config);
+        let (watched, before) = self.watch(config);
         let machine = Machine::open(user, config);
         let local = machine.as_ref().is_ok_and(|machine| {
             rustix::fs::fstatfs(&machine.file).is_ok_and(|facts| LOCAL.contains(&(facts.f_type as u64)))
@@ -149,7 +222,15 @@ impl Cache {
         let known = machine.map(|machine| Arc::new(Known::of(&machine)));
         if watched {
             let mut inner = self.lock();
-            inner.drain();
+            self.catch_up(&mut inner);
+            if let (Some(before), Ok(known)) = (before, &known)
+                && before != known.mark
+                && inner.wanted
+            {
+                // It was changed when no watch stood.
+                inner.changed.entry(config.as_str().into()).or_insert(before);
+                self.news.notify_waiters();
+            }
             match &known {
                 Ok(known) if local => {
                     // Gone when something has happened meanwhile.
@@ -163,17 +244,20 @@ impl Cache {
         known
     }
 
-    /// Places the watches of a machine; false when that cannot be done.
-    fn watch(&self, config: &ConfigPath) -> bool {
+    /// Places the watches of a machine; false when that cannot be done. Also tells the mark under which it
+    /// was kept until now.
+    fn watch(&self, config: &ConfigPath) -> (bool, Option<Mark>) {
         let path = Path::new(config.as_str());
         // A link on the path could be changed where nobody looks.
         if !std::fs::canonicalize(path).is_ok_and(|real| real == path) {
-            return false;
+            return (false, None);
         }
         let mut inner = self.lock();
-        inner.drain();
+        self.catch_up(&mut inner);
+        let kept = inner.kept.get(config.as_str()).and_then(|slot| slot.known.as_ref());
+        let before = kept.map(|known| known.mark);
         inner.forget(config.as_str());
-        inner.watch(config.as_str().into(), path).is_some()
+        (inner.watch(config.as_str().into(), path).is_some(), before)
     }
 }
 
@@ -229,8 +313,19 @@ impl Inner {
                 return;
             }
             for config in gone {
+                self.note(&config);
                 self.forget(&config);
             }
+        }
+    }
+
+    /// Something has happened to a machine.
+    fn note(&mut self, config: &str) {
+        if !self.wanted {
+            return;
+        }
+        if let Some((config, Slot { known: Some(known), .. })) = self.kept.get_key_value(config) {
+            self.changed.entry(Arc::clone(config)).or_insert(known.mark);
         }
     }
 
@@ -259,8 +354,10 @@ impl Inner {
 
     /// Starts anew, with a queue that has lost nothing.
     fn forget_all(&mut self) {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
-        *self = Inner { inotify, ..Inner::default() };
+        let all: Vec<Arc<str>> = self.kept.keys().cloned().collect();
+        all.iter().for_each(|config| self.note(config));
+        let (wanted, changed) = (self.wanted, std::mem::take(&mut self.changed));
+        *self = Inner { inotify: queue(), wanted, changed, ..Inner::default() };
     }
 }
 
@@ -291,8 +388,7 @@ mod tests {
     }
 
     fn cache() -> Cache {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
-        Cache(Mutex::new(Inner { inotify, ..Inner::default() }))
+        Cache { inner: Mutex::new(Inner { inotify: queue(), ..Inner::default() }), news: Notify::new() }
     }
 
     /// Looks and keeps; says whether it was kept.

@@ -22,6 +22,7 @@
 
 mod attributes;
 mod config_defaults;
+pub mod connect;
 mod context;
 mod copy_file;
 mod copy_tree;
@@ -72,6 +73,7 @@ mod vm_question;
 mod vm_snapshot;
 mod vmserverd;
 mod walk;
+mod watching;
 
 pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 pub use linking::{Linked, Mismatch, Registration, link};

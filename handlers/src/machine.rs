@@ -229,6 +229,12 @@ impl Facts {
         Error::state_conflict(operation, self.state.power.word())
     }
 
+    /// The guest's address: what the running guest has told, else what the .vmx says.
+    fn ip(&self, vmx: &VmxFile) -> String {
+        let told = self.running.as_ref().and_then(|running| running.ip.as_deref());
+        told.or_else(|| vmx.guest_info("ip")).unwrap_or_default().to_owned()
+    }
+
     /// Key facts, as a list has them.
     pub(crate) fn details(&self, machine: &Machine) -> VmDetails {
         let vmx = &machine.vmx;
@@ -246,7 +252,7 @@ impl Facts {
             memory_mb: Some(status.map_or(vmx.memory_mb(), |status| status.memory_mb).into()),
             cpus: Some(status.map_or(vmx.cpus(), |status| status.cpus).into()),
             cpu_percent: Some(running.map_or(0, |running| running.cpu_percent.into())),
-            ip: Some(vmx.guest_info("ip").unwrap_or_default().to_owned()),
+            ip: Some(self.ip(vmx)),
             permissions: Some(machine.rights.to_string()),
             has_question: Some(status.is_some_and(|status| status.question.is_some())),
         }
@@ -272,7 +278,7 @@ impl Facts {
             cpus: status.map_or(vmx.cpus(), |status| status.cpus).into(),
             cpu_percent: running.map_or(0, |running| running.cpu_percent.into()),
             hardware_version: vmx.hardware_version().unwrap_or_default().into(),
-            ip: vmx.guest_info("ip").unwrap_or_default().to_owned(),
+            ip: self.ip(vmx),
             mac_address: adapter.map(|mac| mac.to_string()).unwrap_or_default(),
             permissions: machine.rights.to_string(),
             run_as_user: Names::default().user(machine.metadata.uid()).to_owned(),

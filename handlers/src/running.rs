@@ -17,8 +17,10 @@ pub struct Running {
     pub started: i64,
     /// What it used of one host processor in the last seconds; 200 is two whole ones.
     pub cpu_percent: u32,
-    /// Consoles that came through the gateway.
+    /// Sessions that came through the gateway by `CONNECT`.
     pub remote_connections: u32,
+    /// The guest's address, where the guest has told it since it was started (variable `ip`).
+    pub ip: Option<String>,
     /// How it is.
     pub status: Status,
 }
@@ -28,8 +30,15 @@ link::messages! {
     pub enum Happened {
         /// A machine was registered.
         1 = Registered {},
-        /// A machine was unregistered.
-        2 = Unregistered {},
+        /// A machine was unregistered. Its .vmx may be gone by now, so this says who may know.
+        2 = Unregistered {
+            /// Who did it.
+            by: u32,
+            /// Who owned the .vmx; absent when that was gone already.
+            owner: Option<u32>,
+            /// Whether it was private.
+            private: bool,
+        },
         /// A machine has another state.
         3 = State {
             /// Before.
@@ -66,6 +75,12 @@ link::messages! {
         },
         /// The server is stopping.
         11 = Stopping {},
+        /// The .vmx of a machine was changed.
+        12 = Config {
+            /// The key; absent when the file was changed by somebody else than this server, who does
+            /// not say.
+            key: Option<String>,
+        },
     }
 }
 
@@ -75,7 +90,7 @@ impl Happened {
     pub fn type_name(&self) -> &'static str {
         match self {
             Happened::Registered {} => "vm.registered",
-            Happened::Unregistered {} => "vm.unregistered",
+            Happened::Unregistered { .. } => "vm.unregistered",
             Happened::State { .. } => "vm.state",
             Happened::Paused { .. } => "vm.paused",
             Happened::Question { .. } => "vm.question",
@@ -84,6 +99,7 @@ impl Happened {
             Happened::Snapshot {} => "vm.snapshot",
             Happened::Task { .. } => "task.state",
             Happened::Stopping {} => "server.stopping",
+            Happened::Config { .. } => "vm.config",
         }
     }
 }
@@ -114,6 +130,75 @@ pub struct EventBatch {
     pub events: Vec<ServerEvent>,
 }
 
+/// Limits of the buckets of request times, in microseconds; each includes its limit, and one more bucket
+/// is beyond them.
+pub const LIMITS_US: [u64; 13] =
+    [10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000];
+
+/// How many buckets there are.
+pub const BUCKETS: usize = LIMITS_US.len() + 1;
+
+/// The requests for one operation that had one result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpFigures {
+    /// Index into [`ops::TABLE`]; one beyond it are requests that name none of its operations.
+    pub op: u32,
+    /// Whether these are those that failed.
+    pub failed: bool,
+    /// How many took how long: a number for each of [`BUCKETS`].
+    pub buckets: Vec<u64>,
+    /// What they took together, in microseconds.
+    pub micros: u64,
+}
+
+/// What kind of host this is: how its processor runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostKind {
+    /// Not found out yet.
+    #[default]
+    Unknown,
+    /// It runs no guests.
+    None,
+    /// System code of guests is emulated: they run, slowly.
+    Emulated,
+    /// The processor runs guests itself.
+    Native,
+}
+
+impl HostKind {
+    /// All kinds, in the order of their numbers.
+    const ALL: [HostKind; 4] = [HostKind::Unknown, HostKind::None, HostKind::Emulated, HostKind::Native];
+
+    /// The word in replies.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            HostKind::Unknown => "unknown",
+            HostKind::None => "none",
+            HostKind::Emulated => "emulated",
+            HostKind::Native => "native",
+        }
+    }
+
+    /// By the word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// The number under which the core publishes it.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self as u64
+    }
+
+    /// By that number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.number() == number).unwrap_or_default()
+    }
+}
+
 /// Numbers that the core knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
@@ -139,6 +224,8 @@ pub struct Metrics {
     pub paused: u64,
     /// Machines that wait for an answer.
     pub stuck: u64,
+    /// Requests by operation and result; without those that nobody has asked for.
+    pub ops: Vec<OpFigures>,
 }
 
 /// Gives a struct a wire form: its fields, one after the other.
@@ -157,7 +244,8 @@ macro_rules! wire {
         }
     };
 }
-wire!(Running { config, id, pid, started, cpu_percent, remote_connections, status });
+wire!(Running { config, id, pid, started, cpu_percent, remote_connections, ip, status });
+wire!(OpFigures { op, failed, buckets, micros });
 wire!(Metrics {
     requests,
     sessions,
@@ -170,6 +258,7 @@ wire!(Metrics {
     on,
     paused,
     stuck,
+    ops,
 });
 
 impl Wire for ServerEvent {

@@ -16,8 +16,8 @@ use ops::value::{ConfigPath, Time};
 use ops::{Error, ErrorCode};
 
 use crate::registered::Registered;
-use crate::running::{Happened, Metrics, Running, ServerEvent};
-use crate::{Ctx, Failure, User, machine};
+use crate::running::{BUCKETS, Happened, LIMITS_US, Metrics, OpFigures, Running, ServerEvent};
+use crate::{Ctx, Failure, User, machine, watching};
 
 /// A figure of the host, from `/proc`.
 #[handler]
@@ -80,11 +80,17 @@ fn memory(meminfo: &str, name: &str) -> Option<u64> {
 async fn wait_for_events(ctx: &Ctx, req: WaitForEvents) -> Result<WaitForEventsReply, Failure> {
     let end = Instant::now() + Duration::from_secs(req.timeout.into());
     let only = req.configs.map(|configs| configs.into_iter().collect::<HashSet<_>>());
+    if let Some(only) = &only {
+        watching::watch(ctx, only.iter().cloned().collect()).await;
+    }
     let only = Arc::new(only);
     let mut wanted = req.epoch.zip(req.since);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let batch = ctx.core.wait_for_events(wanted, left, req.max).await?;
+        let batch = tokio::select! {
+            batch = ctx.core.wait_for_events(wanted, left, req.max) => batch?,
+            never = watching::report(ctx) => match never {},
+        };
         let found_any = !batch.events.is_empty();
         let events = visible(ctx, batch.events, Arc::clone(&only)).await?;
         // Events of which the caller may not know are passed over, and the wait goes on.
@@ -123,9 +129,12 @@ async fn visible(
             }
             let may = match &config {
                 None => event.config.is_empty(),
-                Some(config) => *known
-                    .entry(event.config.clone())
-                    .or_insert_with(|| may_know(&user, &registered, config.as_str())),
+                Some(config) => {
+                    was_his(&user, &event)
+                        || *known
+                            .entry(event.config.clone())
+                            .or_insert_with(|| may_know(&user, &registered, config.as_str()))
+                }
             };
             if may {
                 shown.push(reply_event(event, config));
@@ -146,13 +155,26 @@ fn may_know(user: &User, registered: &Registered, config: &str) -> bool {
     }
 }
 
+/// Whether a machine that was unregistered was the caller's, or he did it: then he is told, though there
+/// may be no .vmx any more that he could read.
+fn was_his(user: &User, event: &ServerEvent) -> bool {
+    match event.what {
+        Happened::Unregistered { by, owner, private } => {
+            by == user.uid
+                || owner == Some(user.uid)
+                || (!private && owner.is_some() && machine::readable(&event.config))
+        }
+        _ => false,
+    }
+}
+
 fn reply_event(event: ServerEvent, config: Option<ConfigPath>) -> Event {
     let ServerEvent { sequence, time, what, .. } = event;
     let kind = what.type_name().to_owned();
     let mut reply = Event { kind, sequence, time: Time(time), config, ..Event::default() };
     match what {
         Happened::Registered {}
-        | Happened::Unregistered {}
+        | Happened::Unregistered { .. }
         | Happened::Snapshot {}
         | Happened::Stopping {} => {}
         Happened::State { from, to } => {
@@ -162,6 +184,7 @@ fn reply_event(event: ServerEvent, config: Option<ConfigPath>) -> Event {
         Happened::Paused { paused } => reply.paused = Some(paused),
         Happened::Question { id } => reply.id = Some(id),
         Happened::GuestInfo { key } => reply.key = Some(key),
+        Happened::Config { key } => reply.key = key,
         Happened::Device { device, connected } => {
             reply.device = Some(device);
             reply.connected = Some(connected);
@@ -207,8 +230,7 @@ fn family(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 fn general(metrics: &Metrics, out: &mut String) {
-    family(out, "vmserverd_requests", "counter", "Requests answered since start.");
-    let _ = writeln!(out, "vmserverd_requests_total {}", metrics.requests);
+    requests(&metrics.ops, out);
     family(out, "vmserverd_sessions", "gauge", "Open sessions.");
     let _ = writeln!(out, "vmserverd_sessions {}", metrics.sessions);
     family(out, "vmserverd_session_processes", "gauge", "Processes that serve sessions.");
@@ -234,6 +256,47 @@ fn general(metrics: &Metrics, out: &mut String) {
     }
 }
 
+/// Requests by operation and result, and how long they took.
+fn requests(figures: &[OpFigures], out: &mut String) {
+    let name =
+        |op: u32| usize::try_from(op).ok().and_then(|op| ops::TABLE.get(op)).map_or("none", |row| row.name);
+    family(out, "vmserverd_requests", "counter", "Requests answered since start, by operation and result.");
+    for figure in figures {
+        let result = if figure.failed { "failed" } else { "ok" };
+        let count = sum(&figure.buckets);
+        let op = name(figure.op);
+        let _ = writeln!(out, "vmserverd_requests_total{{op=\"{op}\",result=\"{result}\"}} {count}");
+    }
+    const TIME: &str = "vmserverd_request_duration_seconds";
+    family(out, TIME, "histogram", "Time from reading a request to its whole reply, by operation.");
+    // Both results of an operation are neighbours.
+    for both in figures.chunk_by(|one, next| one.op == next.op) {
+        let op = both.first().map_or("none", |figure| name(figure.op));
+        let mut count = 0_u64;
+        for at in 0..BUCKETS {
+            let more = both.iter().filter_map(|figure| figure.buckets.get(at));
+            count = more.fold(count, |sum, more| sum.saturating_add(*more));
+            let limit = LIMITS_US.get(at).map_or_else(|| "+Inf".to_owned(), |limit| seconds(*limit));
+            let _ = writeln!(out, "{TIME}_bucket{{op=\"{op}\",le=\"{limit}\"}} {count}");
+        }
+        let micros = both.iter().fold(0_u64, |sum, figure| sum.saturating_add(figure.micros));
+        let _ = writeln!(out, "{TIME}_sum{{op=\"{op}\"}} {}", seconds(micros));
+        let _ = writeln!(out, "{TIME}_count{{op=\"{op}\"}} {count}");
+    }
+}
+
+/// The sum of numbers, of which a hostile process may have written some.
+fn sum(numbers: &[u64]) -> u64 {
+    numbers.iter().fold(0, |sum, more| sum.saturating_add(*more))
+}
+
+/// Microseconds as a decimal number of seconds, which OpenMetrics wants with a point.
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
+}
+
 /// The figures of a machine, each a family with one line per machine.
 type Figure = (&'static str, &'static str, fn(&Running) -> u64);
 
@@ -246,9 +309,11 @@ fn machines(machines: &BTreeMap<String, Running>, out: &mut String) {
             machine.status.memory_mb.into()
         }),
         ("vmserverd_machine_uptime_seconds", "Time since power on.", |machine| machine.status.uptime),
-        ("vmserverd_machine_remote_connections", "Consoles that came through the gateway.", |machine| {
-            machine.remote_connections.into()
-        }),
+        (
+            "vmserverd_machine_remote_connections",
+            "Sessions that came through the gateway by CONNECT.",
+            |machine| machine.remote_connections.into(),
+        ),
     ];
     for (name, help, figure) in FIGURES {
         family(out, name, "gauge", help);
@@ -352,6 +417,19 @@ mod tests {
             text.starts_with("# TYPE vmserverd_requests counter\n") && text.ends_with("\n# EOF\n"),
             "{text}"
         );
+        for line in [
+            "vmserverd_requests_total{op=\"CreateCOWDisk\",result=\"ok\"} 3",
+            "vmserverd_requests_total{op=\"CreateCOWDisk\",result=\"failed\"} 1",
+            "vmserverd_requests_total{op=\"none\",result=\"failed\"} 4",
+            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"0.00001\"} 2",
+            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"0.00003\"} 3",
+            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"1.0\"} 4",
+            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"+Inf\"} 4",
+            "vmserverd_request_duration_seconds_sum{op=\"CreateCOWDisk\"} 3.0",
+            "vmserverd_request_duration_seconds_count{op=\"CreateCOWDisk\"} 4",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} in\n{text}");
+        }
         assert!(text.contains("vmserverd_tasks{state=\"running\"} 0\n"), "{text}");
         let line = format!("vmserverd_machine_uptime_seconds{{config=\"{}\"}} 12\n", stage.config);
         assert!(text.contains(&line) && !text.contains("else.vmx"), "{text}");

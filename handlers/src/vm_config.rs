@@ -54,9 +54,12 @@ async fn set_config(ctx: &Ctx, req: SetConfig) -> Result<ConfigReply, Failure> {
         if facts.running.is_some() {
             tell_machine(ctx, &machine, &changes, &mut undo).await?;
         }
-        store(req.config.clone(), changes, facts).await
+        let keys = changes.iter().map(|change| change.key.clone()).collect();
+        store(req.config.clone(), changes, facts).await?;
+        announce(ctx, &req.config, keys).await;
+        Ok(())
     };
-    let done = done.await;
+    let done: Result<(), Failure> = done.await;
     if done.is_err() {
         for (name, value) in undo.into_iter().rev() {
             // The first failure is the one to tell; a machine that has ended has no variables left.
@@ -175,6 +178,15 @@ async fn store(config: ConfigPath, changes: Vec<Change>, facts: Facts) -> Result
     };
     let written = tokio::task::spawn_blocking(write).await;
     Ok(written.map_err(|error| Failure::internal("changing a .vmx", error))??)
+}
+
+/// Says which keys were changed. The change is made, whoever hears of it.
+async fn announce(ctx: &Ctx, config: &ConfigPath, keys: Vec<String>) {
+    let (user, path) = (ctx.user.clone(), config.clone());
+    let opened = tokio::task::spawn_blocking(move || Machine::open(&user, &path)).await;
+    if let Ok(Ok(machine)) = opened {
+        let _ = ctx.core.config_changed(config.as_str(), keys, machine.file.into()).await;
+    }
 }
 
 /// Why there are no resources of machines.
@@ -299,6 +311,8 @@ mod tests {
         set_config(&stage.ctx, one(&stage, "guestinfo.a", "new")).await.unwrap();
         assert_eq!(stage.script.asked(), [get("a"), set("a", "new")]);
         assert!(stage.text().ends_with("guestinfo.a = \"new\"\n"));
+        let changed = stage.script.changed.lock().unwrap().pop().unwrap();
+        assert_eq!(changed, (stage.config.as_str().to_owned(), vec!["guestinfo.a".to_owned()]));
 
         // The second does not fit any more: the first is what it was.
         let text = stage.text();

@@ -15,8 +15,8 @@ use ops::vm_facts::{
 use crate::names::Names;
 use crate::{Ctx, Failure, machine};
 
-/// VMware Server, as the C library numbers products.
-const SERVER: u32 = 4;
+/// GSX Server, as the C library numbers products.
+const GSX: u32 = 2;
 /// Linux, as it numbers platforms.
 const LINUX: u32 = 2;
 
@@ -41,8 +41,8 @@ async fn get_product_info(ctx: &Ctx, req: GetProductInfo) -> Result<GetProductIn
     let [major_version, minor_version, revision] = version(&ctx.product);
     Ok(GetProductInfoReply {
         config: req.config,
-        product: SERVER,
-        product_name: "server".to_owned(),
+        product: ctx.product_number,
+        product_name: if ctx.product_number == GSX { "gsx" } else { "server" }.to_owned(),
         platform: LINUX,
         platform_name: "linux".to_owned(),
         build: ctx.product.build().trim().parse().unwrap_or(0),

@@ -27,7 +27,7 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
     }
     if req.connect {
         let vmx = machine.descriptor()?;
-        ctx.core.attach(ctx.session, req.config.as_str(), vmx).await?;
+        ctx.core.attach(ctx.session, req.config.as_str(), false, vmx).await?;
     }
     let facts = machine::facts(ctx, &machine).await?;
     let (user, config) = (ctx.user.clone(), req.config);
@@ -66,7 +66,7 @@ async fn who(ctx: &Ctx, req: Who) -> Result<WhoReply, Failure> {
         name: user.name,
         time: Time(user.time),
         address: user.address,
-        kind: ConnectionType::Api,
+        kind: if user.console { ConnectionType::Console } else { ConnectionType::Api },
     };
     Ok(WhoReply { config: req.config, users: users.into_iter().map(user).collect() })
 }

@@ -14,10 +14,40 @@
 //!      │  Session { … } + socket   │
 //!      ├──────────────────────────▶│ ──▶ the session process of that user
 //! ```
+//!
+//! `CONNECT <config> control` goes the same way with `Connect` in the place of `Reserve`: before the core
+//! accepts, the session process of that user has looked, as the user, whether the machine is there, may
+//! be operated and runs; if not the answer is `Decline`.
 
 use crate::identity::Identity;
 use crate::security;
-use crate::wire::Inner;
+use crate::wire::{Inner, Wire, WireError};
+
+/// Why a caller is not connected to a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Declined {
+    /// It has no process, or none of the wanted kind.
+    NotRunning = 3,
+    /// The caller may read its .vmx, but not execute it.
+    Denied = 4,
+    /// It is not registered, or the caller may not read its .vmx.
+    NotRegistered = 5,
+    /// It has as many connections as it can have.
+    Busy = 6,
+}
+
+impl Wire for Declined {
+    fn put(&self, out: &mut Vec<u8>) {
+        (*self as u8).put(out);
+    }
+    fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+        let number = u8::take(input)?;
+        [Declined::NotRunning, Declined::Denied, Declined::NotRegistered, Declined::Busy]
+            .into_iter()
+            .find(|why| *why as u8 == number)
+            .ok_or(WireError::Value("reason"))
+    }
+}
 
 crate::messages! {
     /// From the gateway to the server core.
@@ -51,6 +81,17 @@ crate::messages! {
             /// What was found or done.
             answer: Inner<security::Answer>,
         },
+        /// As [`ToServerd::Reserve`], for a session with one machine.
+        5 = Connect {
+            /// The gateway's number for the session.
+            session: u64,
+            /// Who wants it, proven.
+            identity: Identity,
+            /// Path of the .vmx, as the caller gave it.
+            config: String,
+            /// He wants the screen (`mks`), not the control connection.
+            console: bool,
+        },
     }
 }
 
@@ -81,6 +122,13 @@ crate::messages! {
             question: u64,
             /// The question.
             ask: Inner<security::Ask>,
+        },
+        /// No connection to that machine; the place is given up.
+        5 = Decline {
+            /// The number of the reservation.
+            session: u64,
+            /// Why.
+            why: Declined,
         },
     }
 }

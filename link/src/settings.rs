@@ -164,6 +164,9 @@ pub struct Product {
     pub version: String,
     /// `build` of the product element.
     pub build: String,
+    /// What `VM_GetProductInfo` says: 4 VMware Server, or 2 GSX Server, for scripts of that era. Never 3,
+    /// ESX: clients of the C library would then call its functions in another way.
+    pub number: u32,
 }
 
 /// `[serverd.sessions]`
@@ -274,7 +277,12 @@ impl Default for Connections {
 impl Default for Product {
     fn default() -> Self {
         // The values captured from VMware Server 1.0.3.
-        Product { title: "VMware Server".into(), version: "1.0.3 build-44356".into(), build: "44356".into() }
+        Product {
+            title: "VMware Server".into(),
+            version: "1.0.3 build-44356".into(),
+            build: "44356".into(),
+            number: 4,
+        }
     }
 }
 
@@ -332,7 +340,11 @@ impl Settings {
         within("authd.pam.workers", authd.pam.workers, 1, 1024)?;
         within("serverd.sessions.max", self.serverd.sessions.max, 1, 1_000_000)?;
         within("serverd.sessions.perUser", self.serverd.sessions.per_user, 1, 1_000_000)?;
-        within("serverd.sessions.idle", self.serverd.sessions.idle, 1, 86_400)
+        within("serverd.sessions.idle", self.serverd.sessions.idle, 1, 86_400)?;
+        match self.serverd.product.number {
+            2 | 4 => Ok(()),
+            other => Err(format!("serverd.product.number = {other} is neither 4 (Server) nor 2 (GSX)")),
+        }
     }
 
     /// The path a setting names, or `default` when it is empty.

@@ -76,6 +76,10 @@ pub struct QueryReply {
     /// Load averages over 1, 5 and 15 minutes, such as `0.25 0.10 0.05`.
     #[field(name = "loadAverage")]
     pub load_average: String,
+    /// How this host runs guests: `native`, `emulated` (system code of guests is emulated: they run,
+    /// slowly), or `none`; `unknown` in the moment after the server was started.
+    #[field(name = "hostClass")]
+    pub host_class: String,
     /// Where new machines are made.
     #[field(name = "vmDirectory")]
     pub vm_directory: String,

@@ -196,6 +196,8 @@ pub struct Input<'a> {
     done: bool,
     /// The first parameter error.
     error: Option<Error>,
+    /// The machine that a request without `config` is about.
+    machine: Option<&'a str>,
 }
 
 /// A parameter while reading: `None` until it was given.
@@ -231,7 +233,29 @@ impl<'a> Input<'a> {
     /// The bytes `start` to `end` of a document, which are all that is inside `in`.
     fn new(document: Document<'a>, start: usize, end: usize) -> Self {
         let text = document.as_str().get(..end).unwrap_or_default();
-        Self { cursor: Cursor::at(text, start, document.has_returns()), done: false, error: None }
+        Self {
+            cursor: Cursor::at(text, start, document.has_returns()),
+            done: false,
+            error: None,
+            machine: None,
+        }
+    }
+
+    /// The same, on a connection to one machine: a request that needs `config` and has none is about it.
+    #[must_use]
+    pub fn about(mut self, machine: Option<&'a str>) -> Self {
+        self.machine = machine;
+        self
+    }
+
+    /// Takes the machine of the connection for one that the request does not name.
+    pub fn own_machine<T: Scalar>(&self, slot: &mut Slot<T>) {
+        if slot.is_none()
+            && let Some(machine) = self.machine
+        {
+            // What the connection was made to can be named.
+            *slot = T::parse(Cow::Borrowed(machine)).ok();
+        }
     }
 
     /// The name of the next parameter; its value must be read or skipped before the next call.

@@ -72,7 +72,7 @@ pub struct WaitForEventsReply {
 #[derive(Clone, Debug, Default, PartialEq, Fragment)]
 pub struct Event {
     /// `vm.registered`, `vm.unregistered`, `vm.state`, `vm.paused`, `vm.question`,
-    /// `vm.guestinfo`, `vm.device`, `vm.snapshot`, `task.state` or `server.stopping`.
+    /// `vm.config`, `vm.guestinfo`, `vm.device`, `vm.snapshot`, `task.state` or `server.stopping`.
     #[field(name = "type", attribute)]
     pub kind: String,
     /// Its number.
@@ -89,7 +89,8 @@ pub struct Event {
     pub paused: Option<bool>,
     /// Number of the question; with `vm.question`.
     pub id: Option<u32>,
-    /// What was changed; with `vm.guestinfo`.
+    /// What was changed; with `vm.guestinfo`, and with `vm.config` when it was changed by `VM_SetConfig`.
+    /// `vm.config` without it says that the .vmx is to be read again.
     pub key: Option<String>,
     /// Name of the device; with `vm.device`.
     pub device: Option<String>,
@@ -106,7 +107,8 @@ pub struct Event {
 
 /// Figures of the server for monitoring, in the OpenMetrics text format.
 ///
-/// Requests, sessions, tasks and machines; nothing that names users.
+/// Requests by operation and result (operation `none` are those that name none), a histogram of the time
+/// that each operation took, sessions, tasks and machines; nothing that names users.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetMetrics", handler = "Extension::VMServerd_GetMetrics_Handler",
      access = AuthUser, runs = Core, reply = GetMetricsReply)]

@@ -31,6 +31,8 @@ pub struct GetStateReply {
 
 /// Tells which product runs a machine, as numbers of the C library.
 ///
+/// The product is 4, or 2 where the setting `serverd.product.number` says so.
+///
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetProductInfo", handler = "Extension::VM_GetProductInfo_Handler",
@@ -93,6 +95,8 @@ pub struct GetCapabilitiesReply {
 
 /// Tells how often the guest's Tools have given a sign of life.
 ///
+/// There are no Tools yet, so a running machine answers 0.
+///
 /// Right on the .vmx: r. A machine without a process: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetHeartbeat", handler = "Extension::VM_GetHeartbeat_Handler",
@@ -135,6 +139,8 @@ pub struct GetUptimeReply {
 
 /// Tells how the guest's Tools are.
 ///
+/// There are no Tools yet, so a running machine answers 0.
+///
 /// Right on the .vmx: r. A machine without a process: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetToolsLastActive", handler = "Extension::VM_GetToolsLastActive_Handler",
@@ -155,7 +161,7 @@ pub struct GetToolsLastActiveReply {
     pub tools_last_active: u32,
 }
 
-/// Counts the consoles that came to a machine through the gateway.
+/// Counts the sessions that came to a machine through the gateway, by `CONNECT`.
 ///
 /// Right on the .vmx: r. None while it is off.
 #[derive(Clone, Debug, PartialEq, Op)]

@@ -78,7 +78,7 @@ pub struct VmInfo {
     /// Whether there is a snapshot.
     #[field(name = "hasSnapshot")]
     pub has_snapshot: bool,
-    /// Consoles that came through the gateway; 0 when there is no process.
+    /// Sessions that came through the gateway by `CONNECT`; 0 when there is no process.
     #[field(name = "remoteConnections")]
     pub remote_connections: u64,
     /// Remarks of people.
@@ -104,7 +104,8 @@ pub struct Question {
 
 /// Lists who is connected to a machine.
 ///
-/// Right on the .vmx: r. A session that sent `VM_INFO` with `connect` 1 is listed as `api`.
+/// Right on the .vmx: r. A session that came by `CONNECT` is listed as `console`, one that sent `VM_INFO`
+/// with `connect` 1 as `api`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Who", handler = "Who::VM_Who_Handler", access = AuthUser, runs = Core, reply = WhoReply)]
 pub struct Who {
@@ -126,9 +127,9 @@ pub struct WhoReply {
 crate::words! {
     /// How somebody is connected.
     pub enum ConnectionType {
-        /// Sees the screen.
+        /// Came to this machine through the gateway, by `CONNECT`.
         Console = "console",
-        /// A program.
+        /// A session that holds the machine as an object.
         Api = "api",
     }
 }

@@ -32,6 +32,7 @@
 
 use handlers::running::{Metrics, Running, ServerEvent};
 use hypervisor::control::{FromVmx, State, ToVmx};
+use link::gateway::Declined;
 use link::wire::{Inner, Item, Wire, WireError};
 
 link::messages! {
@@ -55,6 +56,8 @@ link::messages! {
             version: String,
             /// `serverd.product.build`
             build: String,
+            /// `serverd.product.number`
+            product_number: u32,
             /// Seconds without sessions after which the process offers to leave.
             idle: u32,
             /// `serverd.compat.historicBugs`
@@ -76,6 +79,8 @@ link::messages! {
             home: String,
             /// Bytes that the caller sent before the hand-over.
             early: Vec<u8>,
+            /// The machine that it came to by `CONNECT`: attach it before anything else.
+            machine: Option<String>,
         } with 1..=1,
         /// Finish the requests in flight, stop the tasks, close the sessions, exit.
         3 = Finish {},
@@ -102,6 +107,19 @@ link::messages! {
             directory: String,
             /// What the names begin with.
             prefix: String,
+        },
+        /// May somebody of yours be connected to this machine? Answered by [`ToCore::Connectable`].
+        7 = Connect {
+            /// Number of the question.
+            number: u64,
+            /// Login name.
+            name: String,
+            /// Home directory.
+            home: String,
+            /// Path of the .vmx, as the caller gave it.
+            config: String,
+            /// He wants the screen.
+            console: bool,
         },
         /// Which of these files do these machines of yours use? Answered by [`ToCore::Used`].
         40 = Uses {
@@ -174,6 +192,13 @@ link::messages! {
             task: u64,
             /// Why something is still there; empty when nothing is.
             left: String,
+        },
+        /// Answer to [`ToSession::Connect`].
+        9 = Connectable {
+            /// The number of the question.
+            number: u64,
+            /// Why not; absent when he may.
+            declined: Option<Declined>,
         },
         /// Answer to [`ToSession::Uses`].
         40 = Used {
@@ -251,6 +276,8 @@ link::messages! {
             session: u64,
             /// Path of the .vmx.
             config: String,
+            /// It came by `CONNECT`, which takes rx.
+            console: bool,
         } with 1..=1,
         /// Who is connected to a machine? The descriptor is the .vmx, opened for reading at least.
         12 = Who {
@@ -297,6 +324,14 @@ link::messages! {
         },
         /// Numbers.
         18 = Metrics {},
+        /// The .vmx of a machine was changed. The descriptor is the file as it is now, opened for reading
+        /// at least; with keys by somebody who may write it.
+        19 = ConfigChanged {
+            /// Path of the .vmx.
+            config: String,
+            /// What was changed in it; without any, something.
+            keys: Vec<String>,
+        } with 1..=1,
     }
 }
 
@@ -450,6 +485,8 @@ wire_struct! {
         pub time: i64,
         /// Numeric address, or `unix`.
         pub address: String,
+        /// It came by `CONNECT`.
+        pub console: bool,
     }
 }
 

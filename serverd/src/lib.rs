@@ -29,6 +29,7 @@
 
 pub mod channel;
 pub mod core;
+pub mod figures;
 pub mod log;
 pub mod session;
 mod sys;
@@ -64,6 +65,9 @@ enum Role {
     /// Becomes the process of a machine; started by the core only.
     #[command(hide = true)]
     Machine,
+    /// Looks how this host runs guests; started by the core only.
+    #[command(hide = true)]
+    Probe,
 }
 
 /// Runs the program with the arguments of the process.
@@ -73,6 +77,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.role {
         Some(Role::Session) => session::main(),
         Some(Role::Machine) => core::machines::launch::main(),
+        Some(Role::Probe) => core::probe::main(),
         None => core::main(arguments.root.as_deref(), arguments.die_with_parent),
     };
     match result {

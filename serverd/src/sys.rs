@@ -1,7 +1,7 @@
 //! The only unsafe code of this room.
 //!
 //! Three things that the safe wrappers we use do not offer: closing every descriptor above a number,
-//! sharing an atomic counter with another process, and registering a descriptor of any kind with the
+//! sharing atomic counters with another process, and registering a descriptor of any kind with the
 //! reactor.
 
 #![allow(unsafe_code)]
@@ -14,8 +14,8 @@ use rustix::mm::{MapFlags, ProtFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes of the page that holds a request counter.
-pub(crate) const COUNTER_BYTES: usize = 4096;
+/// Bytes of the page in which the core publishes numbers.
+pub(crate) const NEWS_BYTES: usize = 4096;
 
 /// Closes every descriptor from `first` on. To be called at the very start of a process only.
 ///
@@ -30,48 +30,54 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Maps the page of a request counter for writing; it stays mapped as long as the process lives.
+/// Maps so many words of a file of figures for writing; they stay mapped as long as the process lives.
 ///
 /// # Errors
 /// When the file is too small, or as `mmap(2)`.
-pub(crate) fn map_counter(file: &OwnedFd) -> io::Result<&'static AtomicU64> {
-    let [first, _] = map(file, ProtFlags::READ | ProtFlags::WRITE)?;
-    Ok(first)
+pub(crate) fn map_counter(file: &OwnedFd, words: usize) -> io::Result<&'static [AtomicU64]> {
+    map(file, ProtFlags::READ | ProtFlags::WRITE, words)
 }
 
-/// Maps a page for publishing two numbers to other processes.
+/// Maps a page for publishing three numbers to other processes.
 ///
 /// # Errors
 /// As [`map_counter`].
-pub(crate) fn map_publishing(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 2]> {
-    map(file, ProtFlags::READ | ProtFlags::WRITE)
+pub(crate) fn map_publishing(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 3]> {
+    three(map(file, ProtFlags::READ | ProtFlags::WRITE, NEWS_BYTES / 8)?)
 }
 
-/// Maps a page in which another process publishes two numbers. They must only be loaded from: a store
+/// Maps a page in which another process publishes three numbers. They must only be loaded from: a store
 /// ends the process by SIGSEGV.
 ///
 /// # Errors
 /// As [`map_counter`].
-pub(crate) fn map_published(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 2]> {
-    map(file, ProtFlags::READ)
+pub(crate) fn map_published(file: &OwnedFd) -> io::Result<[&'static AtomicU64; 3]> {
+    three(map(file, ProtFlags::READ, NEWS_BYTES / 8)?)
 }
 
-fn map(file: &OwnedFd, protection: ProtFlags) -> io::Result<[&'static AtomicU64; 2]> {
+fn three(words: &'static [AtomicU64]) -> io::Result<[&'static AtomicU64; 3]> {
+    match words {
+        [first, second, third, ..] => Ok([first, second, third]),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn map(file: &OwnedFd, protection: ProtFlags, words: usize) -> io::Result<&'static [AtomicU64]> {
     let size = rustix::fs::fstat(file)?.st_size;
-    if usize::try_from(size).is_ok_and(|size| size < COUNTER_BYTES) {
+    let bytes = words * 8;
+    if usize::try_from(size).is_ok_and(|size| size < bytes) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the counter page is too small"));
     }
     // JUSTIFICATION: counting by messages would cost a round trip or be late; a shared page makes
     // the count exact for the price of one addition.
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-    let address = unsafe {
-        rustix::mm::mmap(std::ptr::null_mut(), COUNTER_BYTES, protection, MapFlags::SHARED, file, 0)?
-    };
+    let address =
+        unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0)? };
     // SAFETY: the mapping is page-aligned, readable, zero or written by atomics only, never
     // unmapped, and cannot fault because the core has sealed the file against shrinking. Where it is
     // not writable, the callers only load.
-    // Both numbers lie within the page.
-    Ok(unsafe { [AtomicU64::from_ptr(address.cast()), AtomicU64::from_ptr(address.cast::<u64>().add(1))] })
+    // The words lie within the mapping, and any bytes are words.
+    Ok(unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), words) })
 }
 
 /// Registers a descriptor with the reactor of the current runtime.
@@ -95,14 +101,14 @@ mod tests {
     fn a_counter_is_seen_through_the_file() {
         use std::os::unix::fs::FileExt;
         let file = tempfile::tempfile().unwrap();
-        file.set_len(COUNTER_BYTES as u64).unwrap();
-        let counter = map_counter(&OwnedFd::from(file.try_clone().unwrap())).unwrap();
-        counter.fetch_add(7, Ordering::Relaxed);
+        file.set_len(16).unwrap();
+        let words = map_counter(&OwnedFd::from(file.try_clone().unwrap()), 2).unwrap();
+        words[0].fetch_add(7, Ordering::Relaxed);
         let mut bytes = [0; 8];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(u64::from_ne_bytes(bytes), 7);
         let small = tempfile::tempfile().unwrap();
-        assert!(map_counter(&OwnedFd::from(small)).is_err());
+        assert!(map_counter(&OwnedFd::from(small), 2).is_err());
     }
 
     #[tokio::test]

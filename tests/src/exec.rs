@@ -146,6 +146,15 @@ impl Reply {
             found.map(|node| node.text().unwrap_or_default().to_owned()).collect()
         })
     }
+
+    /// The values of an attribute of all elements of a name, anywhere in the reply.
+    #[must_use]
+    pub fn attributes(&self, name: &str, attribute: &str) -> Vec<String> {
+        self.with(|document| {
+            let found = document.descendants().filter(|node| node.has_tag_name(name));
+            found.filter_map(|node| node.attribute(attribute).map(str::to_owned)).collect()
+        })
+    }
 }
 
 fn child(node: roxmltree::Node<'_, '_>, name: &str) -> Option<String> {

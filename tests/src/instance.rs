@@ -253,7 +253,8 @@ impl Instance {
     /// The session processes, with the users they run as.
     #[must_use]
     pub fn sessions(&self) -> Vec<(u32, u32)> {
-        let all = process::children(self.core()).into_iter();
+        let session = |child: &u32| process::words(*child).iter().any(|word| word == "session");
+        let all = process::children(self.core()).into_iter().filter(session);
         all.filter_map(|child| Some((child, *process::uids(child).first()?))).collect()
     }
 

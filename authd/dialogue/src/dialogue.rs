@@ -24,6 +24,9 @@ pub const MAX_NAME: usize = 256;
 /// Longest password, likewise.
 pub const MAX_PASSWORD: usize = 1024;
 
+/// Longest path of a machine, in bytes after unescaping.
+pub const MAX_PATH: usize = 4095;
+
 /// Limits and facts that are the same for all connections of a listener.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -58,6 +61,13 @@ pub enum Question {
     Confirm,
     /// May the session go to the server? Answer: [`Dialogue::reserve_answer`].
     Reserve,
+    /// May it go to the server as a connection to one machine? Answer: [`Dialogue::reserve_answer`].
+    Connect {
+        /// Path of the .vmx, unescaped.
+        config: String,
+        /// `mks`: the screen; otherwise `control`.
+        console: bool,
+    },
 }
 
 /// What the driver does next.
@@ -69,8 +79,13 @@ pub enum Step {
     Close(Vec<u8>, Reason),
     /// Ask the monitor.
     Ask(Question),
-    /// Write `200 Connected …`, then hand the connection over with these early bytes.
-    HandOver(Vec<u8>),
+    /// Write the reply, then hand the connection over.
+    HandOver {
+        /// `200 Connected …` or `200 Connect <path>`.
+        reply: Vec<u8>,
+        /// What the caller sent early.
+        early: Vec<u8>,
+    },
     /// Read more bytes.
     Read,
 }
@@ -119,9 +134,16 @@ enum State {
 #[derive(Debug)]
 enum Waiting {
     Nothing,
-    Login { local: bool },
-    Confirm { line: Vec<u8> },
-    Reserve,
+    Login {
+        local: bool,
+    },
+    Confirm {
+        line: Vec<u8>,
+    },
+    Reserve {
+        /// The path of a `CONNECT`; none for `GLOBAL`.
+        connect: Option<String>,
+    },
 }
 
 /// One connection, from the banner to the hand-over.
@@ -247,16 +269,26 @@ impl Dialogue {
         self.obey(rules, &line)
     }
 
-    /// The monitor's answer to [`Question::Reserve`].
+    /// The monitor's answer to [`Question::Reserve`] or [`Question::Connect`].
     pub fn reserve_answer(&mut self, rules: &Rules, now: Duration, answer: Reservation) -> Step {
-        if !matches!(std::mem::replace(&mut self.waiting, Waiting::Nothing), Waiting::Reserve) {
+        let waiting = std::mem::replace(&mut self.waiting, Waiting::Nothing);
+        let Waiting::Reserve { connect } = waiting else {
             return Step::Read;
-        }
+        };
         self.deadline = now + rules.idle;
-        match answer {
-            Reservation::Granted => Step::HandOver(self.lines.into_rest()),
-            Reservation::Unreachable => Step::Reply(reply::unreachable(&rules.serverd_path)),
-            Reservation::Refused => Step::Reply(reply::REFUSED.to_vec()),
+        let path = connect.as_deref().map(str::as_bytes);
+        match (answer, path) {
+            (Reservation::Granted, path) => Step::HandOver {
+                reply: path.map_or_else(|| reply::CONNECTED.to_vec(), reply::connected_to),
+                early: self.lines.into_rest(),
+            },
+            (Reservation::Unreachable, _) => Step::Reply(reply::unreachable(&rules.serverd_path)),
+            (Reservation::NotRunning, Some(path)) => Step::Reply(reply::not_running(path)),
+            (Reservation::Denied, Some(path)) => Step::Reply(reply::denied(path)),
+            (Reservation::NotRegistered, Some(path)) => Step::Reply(reply::not_registered(path)),
+            (Reservation::Busy, Some(path)) => Step::Reply(reply::busy(path)),
+            // Nothing of a machine can be wrong with a session that has none.
+            (_, _) => Step::Reply(reply::REFUSED.to_vec()),
         }
     }
 
@@ -277,12 +309,12 @@ impl Dialogue {
             (b"LOCAL", _) => bad_argument(),
             (_, State::New | State::Named { .. }) => Step::Reply(reply::PLEASE_LOGIN.to_vec()),
             (b"GLOBAL", State::In { .. }) if line::unescape(argument).as_deref() == Some(b"server") => {
-                self.waiting = Waiting::Reserve;
+                self.waiting = Waiting::Reserve { connect: None };
                 Step::Ask(Question::Reserve)
             }
             (b"GLOBAL", State::In { .. }) => bad_argument(),
             (b"THUMBPRINT", State::In { .. }) => thumbprint(rules, argument),
-            (b"CONNECT", State::In { .. }) => connect(argument),
+            (b"CONNECT", State::In { .. }) => self.connect(argument),
             (_, State::In { .. }) => Step::Reply(reply::UNKNOWN_COMMAND.to_vec()),
         }
     }
@@ -312,9 +344,31 @@ impl Dialogue {
         self.waiting = Waiting::Login { local: false };
         Step::Ask(Question::Password { name, password: usable.then_some(password) })
     }
+
+    /// `CONNECT <config file> <mode>`: the last word is the mode, everything before it the path.
+    fn connect(&mut self, argument: &[u8]) -> Step {
+        let mut words = argument.rsplitn(2, |&byte| byte == b' ');
+        let mode = words.next().unwrap_or_default();
+        let path = words.next().and_then(line::unescape);
+        let (Some(path), b"mks" | b"control") = (path, mode) else {
+            return bad_argument();
+        };
+        if path.first() != Some(&b'/') {
+            return bad_argument();
+        }
+        match String::from_utf8(path) {
+            Ok(config) if config.len() <= MAX_PATH => {
+                self.waiting = Waiting::Reserve { connect: Some(config.clone()) };
+                Step::Ask(Question::Connect { config, console: mode == b"mks" })
+            }
+            // Nothing of such a name can be registered.
+            Ok(config) => Step::Reply(reply::not_registered(config.as_bytes())),
+            Err(error) => Step::Reply(reply::not_registered(error.as_bytes())),
+        }
+    }
 }
 
-/// The monitor's answer to a reservation.
+/// The monitor's answer to a reservation. The last four only come to a [`Question::Connect`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
     /// The server takes the session.
@@ -323,6 +377,14 @@ pub enum Reservation {
     Unreachable,
     /// The server takes no more sessions.
     Refused,
+    /// The machine has no process, or none of the wanted kind.
+    NotRunning,
+    /// The caller may read the .vmx, but not execute it.
+    Denied,
+    /// The machine is not registered, or the caller may not read its .vmx.
+    NotRegistered,
+    /// The machine takes no further connection.
+    Busy,
 }
 
 fn bad_argument() -> Step {
@@ -335,22 +397,6 @@ fn thumbprint(rules: &Rules, argument: &[u8]) -> Step {
         Step::Reply(reply::thumbprint(&rules.thumbprint))
     } else {
         bad_argument()
-    }
-}
-
-/// `CONNECT <config file> <mode>`: the last word is the mode, everything before it the path.
-///
-/// There are no consoles yet, and the gateway has no way to ask the server about a machine: every
-/// well-formed request is answered as for a machine that is not registered, whether or not it is.
-fn connect(argument: &[u8]) -> Step {
-    let mut words = argument.rsplitn(2, |&byte| byte == b' ');
-    let mode = words.next().unwrap_or_default();
-    let path = words.next().and_then(line::unescape);
-    match (path, mode) {
-        (Some(path), b"mks" | b"control") if path.first() == Some(&b'/') => {
-            Step::Reply(reply::not_registered(&path))
-        }
-        _ => bad_argument(),
     }
 }
 
@@ -405,6 +451,43 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_is_connected_to_or_the_answer_says_why_not() {
+        let mut talk = Talk::logged_in();
+        let ask = Question::Connect { config: "/a b.vmx".into(), console: false };
+        for (answer, reply) in [
+            (Reservation::Unreachable, "511 Error connecting to /usr/sbin/vmware-serverd process."),
+            (Reservation::Refused, "512 The server daemon refused the session."),
+            (Reservation::NotRunning, "514 Virtual machine /a b.vmx is not running."),
+            (
+                Reservation::Denied,
+                "550 You need execute access in order to connect with the VMware console. \
+                 Access denied for config file /a b.vmx.",
+            ),
+            (Reservation::NotRegistered, "551 The config file /a b.vmx is not registered."),
+            (Reservation::Busy, "552 Virtual machine /a b.vmx is busy."),
+        ] {
+            assert_eq!(talk.say(b"CONNECT /a b.vmx control\n"), Step::Ask(ask_again(&ask)));
+            assert_eq!(talk.dialogue.deadline(), None, "a question stops the clock");
+            let step = talk.dialogue.reserve_answer(&talk.rules, NOW, answer);
+            assert_eq!(step, Step::Reply(format!("{reply}\r\n").into_bytes()));
+        }
+        let mks = Question::Connect { config: "/a.vmx".into(), console: true };
+        assert_eq!(talk.say(b"CONNECT /a%2evmx mks\nearly"), Step::Ask(mks));
+        let step = talk.dialogue.reserve_answer(&talk.rules, NOW, Reservation::Granted);
+        let reply = b"200 Connect /a.vmx\r\n".to_vec();
+        assert_eq!(step, Step::HandOver { reply, early: b"early".to_vec() });
+    }
+
+    fn ask_again(question: &Question) -> Question {
+        match question {
+            Question::Connect { config, console } => {
+                Question::Connect { config: config.clone(), console: *console }
+            }
+            _ => Question::Reserve,
+        }
+    }
+
+    #[test]
     fn before_login() {
         let mut talk = Talk::new();
         talk.expect(b"PASS x\r\n", "503 Login with USER first.");
@@ -435,8 +518,11 @@ mod tests {
         talk.expect(b"GLOBAL servers\n", "501 Bad argument.");
         talk.expect(b"THUMBPRINT abc\n", "200 AA:BB");
         talk.expect(b"THUMBPRINT a c\n", "501 Bad argument.");
-        talk.expect(b"CONNECT /a b.vmx mks\n", "551 The config file /a b.vmx is not registered.");
-        talk.expect(b"CONNECT /a.vmx control\n", "551 The config file /a.vmx is not registered.");
+        let long = [b"CONNECT /".as_slice(), &[b'x'; 4070], b" control\n"].concat();
+        assert!(matches!(talk.say(&long), Step::Ask(Question::Connect { console: false, .. })));
+        talk.dialogue.reserve_answer(&talk.rules, NOW, Reservation::Unreachable);
+        // A name that no list can hold is not asked about.
+        talk.expect(b"CONNECT /%ff mks\n", "551 The config file /\u{fffd} is not registered.");
         talk.expect(b"CONNECT a.vmx mks\n", "501 Bad argument.");
         talk.expect(b"CONNECT /a.vmx vnc\n", "501 Bad argument.");
         talk.expect(b"CONNECT mks\n", "501 Bad argument.");
@@ -444,7 +530,7 @@ mod tests {
         assert_eq!(talk.say(b"GLOBAL server\nearly"), Step::Ask(Question::Reserve));
         assert_eq!(talk.dialogue.deadline(), None);
         let step = talk.dialogue.reserve_answer(&rules(), NOW, Reservation::Granted);
-        assert_eq!(step, Step::HandOver(b"early".to_vec()));
+        assert_eq!(step, Step::HandOver { reply: reply::CONNECTED.to_vec(), early: b"early".to_vec() });
     }
 
     #[test]

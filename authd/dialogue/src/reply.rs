@@ -76,6 +76,32 @@ pub fn unreachable(serverd_path: &str) -> Vec<u8> {
     line(b"511 Error connecting to ", &escape(serverd_path.as_bytes()), b" process.")
 }
 
+/// `200 Connect <path>`
+#[must_use]
+pub fn connected_to(path: &[u8]) -> Vec<u8> {
+    line(b"200 Connect ", &escape(path), b"")
+}
+
+/// `514 Virtual machine <path> is not running.`
+#[must_use]
+pub fn not_running(path: &[u8]) -> Vec<u8> {
+    line(b"514 Virtual machine ", &escape(path), b" is not running.")
+}
+
+/// `550 You need execute access …`
+#[must_use]
+pub fn denied(path: &[u8]) -> Vec<u8> {
+    let head = b"550 You need execute access in order to connect with the VMware console. \
+        Access denied for config file ";
+    line(head, &escape(path), b".")
+}
+
+/// `552 Virtual machine <path> is busy.`
+#[must_use]
+pub fn busy(path: &[u8]) -> Vec<u8> {
+    line(b"552 Virtual machine ", &escape(path), b" is busy.")
+}
+
 /// `551 The config file <path> is not registered.`
 #[must_use]
 pub fn not_registered(path: &[u8]) -> Vec<u8> {

@@ -114,6 +114,8 @@ struct Connection {
     login: Option<Login>,
     /// Reserved at the server.
     session: Option<Reserved>,
+    /// The machine of a `CONNECT` that is under way.
+    machine: Option<String>,
 }
 
 struct Login {
@@ -441,7 +443,10 @@ impl Monitor {
             }
             ToMonitor::Configured { error } => self.configured(error),
             ToMonitor::Confirm { connection } => self.confirm(connection),
-            ToMonitor::Reserve { connection } => self.reserve(connection),
+            ToMonitor::Reserve { connection } => self.reserve(connection, None),
+            ToMonitor::Connect { connection, config, console } => {
+                self.reserve(connection, Some((config, console)));
+            }
             ToMonitor::HandOver { connection, early } => self.hand_over(connection, early, fds.pop()),
             ToMonitor::Forget { connection } => {
                 let session = self.connections.remove(&connection).and_then(|gone| gone.session);
@@ -481,7 +486,8 @@ impl Monitor {
             return None;
         };
         let shown = source::shown(&socket);
-        let connection = Connection { socket, source, shown, tls, serial, login: None, session: None };
+        let connection =
+            Connection { socket, source, shown, tls, serial, login: None, session: None, machine: None };
         self.connections.insert(number, connection);
         Some(attempt)
     }
@@ -635,12 +641,20 @@ impl Monitor {
 
     // ---- handing over ------------------------------------------------------------------------
 
-    fn reserve(&mut self, number: u32) {
+    /// Asks the server for a place, for a session or for a connection to one machine.
+    fn reserve(&mut self, number: u32, machine: Option<(String, bool)>) {
         let serial = self.next_serial();
         let request = self.connections.get_mut(&number).and_then(|connection| {
             let login = connection.login.as_ref().filter(|login| login.confirmed)?;
             connection.session = Some(Reserved { session: serial, granted: false });
-            Some(ToServerd::Reserve { session: serial, uid: login.identity.uid })
+            connection.machine = machine.as_ref().map(|(config, _)| config.clone());
+            Some(match machine {
+                None => ToServerd::Reserve { session: serial, uid: login.identity.uid },
+                Some((config, console)) => {
+                    let identity = login.identity.clone();
+                    ToServerd::Connect { session: serial, identity, config, console }
+                }
+            })
         });
         let asked = request.is_some_and(|request| self.tell_server(request, Vec::new()));
         if asked {
@@ -688,7 +702,7 @@ impl Monitor {
         let Some(connection) = self.connections.remove(&number) else {
             return;
         };
-        let Connection { socket, tls, login, session, .. } = connection;
+        let Connection { socket, tls, login, session, machine, .. } = connection;
         let (Some(login), Some(Reserved { session, granted: true })) = (login, session) else {
             return;
         };
@@ -702,7 +716,13 @@ impl Monitor {
         };
         let name = for_log(login.identity.name.as_bytes());
         if self.tell_server(ToServerd::Session { session, identity: login.identity, early }, vec![end]) {
-            self.log(&format!("session of {name} handed to serverd"));
+            match machine {
+                None => self.log(&format!("session of {name} handed to serverd")),
+                Some(config) => {
+                    let config = for_log(config.as_bytes());
+                    self.log(&format!("session of {name} handed to control of {config}"));
+                }
+            }
         }
     }
 
@@ -749,6 +769,7 @@ impl Monitor {
                 self.log(&format!("serverd refused a session: {}", for_log(reason.as_bytes())));
                 self.reserved(session, 2);
             }
+            ToAuthd::Decline { session, why } => self.reserved(session, why as u8),
             ToAuthd::Security { question, ask } => self.security(generation, question, ask.0),
         }
     }

@@ -48,7 +48,7 @@ impl AsFd for Caller {
 enum End {
     /// Nothing more to do.
     Closed,
-    /// `200 Connected` is written; these bytes came early.
+    /// The reply with 200 is written; these bytes came early.
     HandOver(Vec<u8>),
 }
 
@@ -168,8 +168,8 @@ impl Conversation {
                     finish(stream, &text).await?;
                     return Ok(End::Closed);
                 }
-                Step::HandOver(early) => {
-                    write(stream, reply::CONNECTED).await?;
+                Step::HandOver { reply, early } => {
+                    write(stream, &reply).await?;
                     return Ok(End::HandOver(early));
                 }
                 Step::Ask(question) => tokio::select! {
@@ -218,6 +218,9 @@ impl Conversation {
             }
             Question::Confirm => (ToMonitor::Confirm { connection }, Vec::new()),
             Question::Reserve => (ToMonitor::Reserve { connection }, Vec::new()),
+            Question::Connect { config, console } => {
+                (ToMonitor::Connect { connection, config, console }, Vec::new())
+            }
         };
         self.known = true;
         let answer = self.shared.ask(connection, message, fds).await.ok_or(io::ErrorKind::BrokenPipe)?;

@@ -55,7 +55,7 @@ pub enum Answer {
     Login(Option<String>),
     /// To `Confirm`.
     Confirmed(bool),
-    /// To `Reserve`.
+    /// To `Reserve` and `Connect`.
     Reserved(Reservation),
 }
 
@@ -220,6 +220,10 @@ async fn serve(channel: OwnedFd) -> io::Result<()> {
                 let reservation = match outcome {
                     0 => Reservation::Granted,
                     1 => Reservation::Unreachable,
+                    3 => Reservation::NotRunning,
+                    4 => Reservation::Denied,
+                    5 => Reservation::NotRegistered,
+                    6 => Reservation::Busy,
                     _ => Reservation::Refused,
                 };
                 shared.answer(connection, Answer::Reserved(reservation));

@@ -1,5 +1,6 @@
 //! `vmx`: the process of one machine. Started by the server core, with its control channel as
-//! descriptor 0; see the library.
+//! descriptor 0; see the library. `vmx probe`, with `/dev/kvm` as descriptor 0, prints how the host runs
+//! guests and ends.
 
 use std::process::ExitCode;
 
@@ -17,6 +18,9 @@ fn run() -> std::io::Result<()> {
     vmx::sys::close_from(3)?;
     rustix::thread::set_name(c"vmx")?;
     let socket = vmx::sys::take_control_descriptor();
+    if std::env::args().nth(1).is_some_and(|word| word == "probe") {
+        return probe(socket);
+    }
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     vmx::vcpu::survive_file_size_limit()?;
     // Lines of the log are in local time; the zone is read before files are out of reach.
@@ -25,4 +29,12 @@ fn run() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     vmx::sandbox::close_process()?;
     runtime.block_on(vmx::driver::run(socket))
+}
+
+/// Prints `native`, `emulated` or `none`.
+fn probe(device: std::os::fd::OwnedFd) -> std::io::Result<()> {
+    use std::io::Write;
+
+    let word = vmx::probe::class(device)?.name();
+    writeln!(std::io::stdout(), "{word}")
 }

@@ -39,6 +39,14 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
     let arms = model.fields.iter().map(|field| arm(field, &place(field), &quote! { &mut input }));
     let other = other(&model, &place, &quote! { &mut input });
     let values = model.fields.iter().map(|field| value(field, &place(field)));
+    // On a connection to one machine it need not be named.
+    let own = model.fields.iter().filter(|field| {
+        field.name == "config" && matches!(field.kind, Kind::Single(_)) && field.default.is_none()
+    });
+    let own = own.filter(|field| !matches!(field.place, Place::Flat)).map(|field| {
+        let slot = place(field);
+        quote! { input.own_machine(&mut #slot); }
+    });
     // An operation without parameters needs no match at all.
     let body = if model.fields.is_empty() {
         quote! { while input.field()?.is_some() { input.skip()?; } }
@@ -76,6 +84,7 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
             ) -> ::core::result::Result<Self, ::ops::Fault> {
                 #(#slots)*
                 #body
+                #(#own)*
                 input.finish()?;
                 ::core::result::Result::Ok(Self { #(#values),* })
             }

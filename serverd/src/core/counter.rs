@@ -14,7 +14,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
-use crate::sys::COUNTER_BYTES;
+use crate::figures::WORDS;
+
+/// Size of the file.
+const BYTES: usize = WORDS * 8;
 
 /// Reads that must agree are repeated at most this often, should the process add all the time.
 const TRIES: usize = 16;
@@ -32,7 +35,7 @@ impl Counter {
     /// As `memfd_create(2)` and `fcntl(2)`.
     pub fn new() -> io::Result<Self> {
         let page = memfd_create("vmserverd-requests", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&page, COUNTER_BYTES as u64)?;
+        ftruncate(&page, BYTES as u64)?;
         fcntl_add_seals(&page, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Counter { page })
     }
@@ -60,6 +63,14 @@ impl Counter {
         last
     }
 
+    /// All figures of the process, by its own account; see [`crate::figures`].
+    fn read_all(&self) -> Vec<u64> {
+        let mut bytes = vec![0; BYTES];
+        let length = rustix::io::pread(&self.page, &mut bytes, 0).unwrap_or(0);
+        let (words, _) = bytes.get(..length).unwrap_or_default().as_chunks::<8>();
+        words.iter().map(|word| u64::from_ne_bytes(*word)).collect()
+    }
+
     fn read_once(&self) -> u64 {
         let mut bytes = [0; 8];
         match rustix::io::pread(&self.page, &mut bytes, 0) {
@@ -73,13 +84,30 @@ impl Counter {
 #[derive(Debug, Default)]
 pub struct Tally {
     ended: u64,
+    /// All figures.
+    figures: Vec<u64>,
+}
+
+/// Adds figures to others. A hostile process may leave any numbers behind; adding must not overflow for it.
+fn add(sum: &mut Vec<u64>, more: &[u64]) {
+    sum.resize(sum.len().max(more.len()), 0);
+    for (sum, more) in sum.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*more);
+    }
 }
 
 impl Tally {
     /// Keeps the count of a process that has ended.
     pub fn keep(&mut self, counter: &Counter) {
-        // A hostile process may leave any number behind; adding must not overflow for it.
         self.ended = self.ended.saturating_add(counter.read());
+        add(&mut self.figures, &counter.read_all());
+    }
+
+    /// All figures of the processes that ended and the living ones, as [`crate::figures::read`] takes them.
+    pub fn figures<'a>(&self, living: impl Iterator<Item = &'a Counter>) -> Vec<u64> {
+        let mut sum = self.figures.clone();
+        living.for_each(|counter| add(&mut sum, &counter.read_all()));
+        sum
     }
 
     /// The sum over the processes that ended and the living ones.
@@ -98,12 +126,20 @@ mod tests {
         let mut tally = Tally::default();
         let first = Counter::new().unwrap();
         let second = Counter::new().unwrap();
-        crate::sys::map_counter(&first.share().unwrap()).unwrap().fetch_add(3, Ordering::Relaxed);
-        crate::sys::map_counter(&second.share().unwrap()).unwrap().fetch_add(4, Ordering::Relaxed);
+        for (counter, count) in [(&first, 3), (&second, 4)] {
+            let figures = figures_of(counter);
+            (0..count).for_each(|_| figures.count(1, false, std::time::Duration::ZERO));
+        }
         assert_eq!(tally.total([&first, &second].into_iter()), 7);
         tally.keep(&first);
         drop(first);
         assert_eq!(tally.total([&second].into_iter()), 7);
+        let all = crate::figures::read(&tally.figures([&second].into_iter()));
+        assert_eq!((all.len(), all[0].op, all[0].buckets[0]), (1, 1, 7));
+    }
+
+    fn figures_of(counter: &Counter) -> crate::figures::Figures {
+        crate::figures::Figures::new(crate::sys::map_counter(&counter.share().unwrap(), WORDS).unwrap())
     }
 
     #[test]
@@ -118,9 +154,11 @@ mod tests {
     #[test]
     fn a_forged_count_does_not_overflow_the_sum() {
         let counter = Counter::new().unwrap();
-        crate::sys::map_counter(&counter.share().unwrap()).unwrap().store(u64::MAX, Ordering::Relaxed);
+        let words = crate::sys::map_counter(&counter.share().unwrap(), WORDS).unwrap();
+        words.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         let mut tally = Tally::default();
         tally.keep(&counter);
         assert_eq!(tally.total([&counter].into_iter()), u64::MAX);
+        assert_eq!(tally.figures([&counter].into_iter())[5], u64::MAX);
     }
 }

@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::link::vm_list::VmList;
+use handlers::running::HostKind;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use super::store;
 use crate::channel::Change;
-use crate::sys::COUNTER_BYTES;
+use crate::sys::NEWS_BYTES;
 
 /// Changes that are kept for session processes with an older copy.
 const KEPT_CHANGES: usize = 1024;
@@ -159,9 +160,20 @@ impl Inventory {
         (self.version, true, self.entries.values().map(change).collect())
     }
 
+    /// Whether a machine is registered as private.
+    pub fn is_private(&self, config: &str) -> bool {
+        let entry = self.places.get(config).and_then(|place| self.entries.get(place));
+        entry.is_some_and(|entry| entry.private)
+    }
+
     /// Publishes how many machines have a process.
     pub fn publish_running(&self, count: u64) {
         self.news.running.store(count, Ordering::Release);
+    }
+
+    /// Publishes what kind of host this is.
+    pub fn publish_host(&self, host: HostKind) {
+        self.news.host.store(host.number(), Ordering::Release);
     }
 
     /// The page of news, for a new session process.
@@ -173,24 +185,25 @@ impl Inventory {
     }
 }
 
-/// A page in which the core publishes the version of the inventory and the number of machines that have
-/// a process. Nobody else can write there.
+/// A page in which the core publishes the version of the inventory, the number of machines that have a
+/// process, and the kind of the host. Nobody else can write there.
 #[derive(Debug)]
 struct News {
     page: OwnedFd,
     version: &'static AtomicU64,
     running: &'static AtomicU64,
+    host: &'static AtomicU64,
 }
 
 impl News {
     fn new() -> io::Result<Self> {
         let page = memfd_create("vmserverd-news", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&page, COUNTER_BYTES as u64)?;
+        ftruncate(&page, NEWS_BYTES as u64)?;
         // Our own mapping is made before the seal that forbids any further one for writing.
-        let [version, running] = crate::sys::map_publishing(&page)?;
+        let [version, running, host] = crate::sys::map_publishing(&page)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         fcntl_add_seals(&page, seals)?;
-        Ok(News { page, version, running })
+        Ok(News { page, version, running, host })
     }
 
     fn publish(&self, version: u64) {
@@ -265,13 +278,15 @@ mod tests {
     fn the_news_are_read_by_everybody_and_written_by_nobody_else() {
         let mut inventory = inventory(&[]);
         let page = inventory.news().unwrap();
-        let [seen, running] = crate::sys::map_published(&page).unwrap();
+        let [seen, running, host] = crate::sys::map_published(&page).unwrap();
         let before = seen.load(Ordering::Acquire);
         inventory.put("/a.vmx", false);
         assert_eq!(seen.load(Ordering::Acquire), before + 1);
         inventory.publish_running(7);
+        inventory.publish_host(HostKind::Native);
+        assert_eq!(HostKind::from_number(host.load(Ordering::Acquire)), HostKind::Native);
         assert_eq!(running.load(Ordering::Acquire), 7);
         assert!(rustix::io::pwrite(&page, b"12345678", 0).is_err());
-        assert!(crate::sys::map_counter(&page).is_err());
+        assert!(crate::sys::map_counter(&page, 1).is_err());
     }
 }

@@ -21,12 +21,14 @@
 //! whole life, a request costs it nothing.
 
 pub mod admission;
+pub mod connect;
 pub mod counter;
 pub mod inventory;
 pub mod journal;
 pub mod link;
 pub mod machines;
 pub mod privileges;
+pub mod probe;
 pub mod processes;
 pub mod proof;
 pub mod questions;
@@ -45,7 +47,8 @@ use std::time::Duration;
 
 use ::link::gateway::{ToAuthd, ToServerd};
 use ::link::identity::for_log;
-use ::link::{Layout, Outbox, Settings};
+use ::link::{Layout, Settings};
+use handlers::running::HostKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -129,6 +132,13 @@ pub enum Event {
     },
     /// The writer has worked.
     Stored(store::Results),
+    /// It was found out what kind of host this is.
+    Host {
+        /// The kind.
+        kind: HostKind,
+        /// Why it is not known for certain; may be empty.
+        why: String,
+    },
     /// Somebody has waited for a task to stop.
     StopWaited {
         /// The task.
@@ -322,9 +332,10 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     notify(&[NotifyState::Status("waiting for vmware-authd")]);
-    let mut core = Core { supervisor, admission, link: None, ready: false };
+    let mut core = Core { supervisor, admission, ready: false };
     // Before anybody can ask about them.
     core.supervisor.adopt_machines().await;
+    tokio::spawn(probe::find_out(core.supervisor.machines.program.vmx.clone(), sender.clone()));
     tokio::spawn(link::keep(socket, sender));
     // What an earlier run left half done.
     core.supervisor.clean_up();
@@ -358,7 +369,6 @@ fn notify(state: &[NotifyState<'_>]) {
 struct Core {
     supervisor: Supervisor,
     admission: Admission,
-    link: Option<Outbox<ToAuthd>>,
     /// The service manager was told that we are ready.
     ready: bool,
 }
@@ -368,8 +378,7 @@ impl Core {
         match event {
             Event::Link(LinkEvent::Up(outbox)) => {
                 tracing::info!("linked to vmware-authd");
-                self.supervisor.linked(outbox.clone());
-                self.link = Some(outbox);
+                self.supervisor.linked(outbox);
                 if !self.ready {
                     notify(&[NotifyState::Ready]);
                     self.ready = true;
@@ -377,8 +386,8 @@ impl Core {
                 notify(&[NotifyState::Status("serving")]);
             }
             Event::Link(LinkEvent::Down) => {
-                self.link = None;
                 self.supervisor.unlinked();
+                self.supervisor.nobody_connects();
                 self.admission.link_lost();
                 notify(&[NotifyState::Status("waiting for vmware-authd")]);
             }
@@ -390,34 +399,54 @@ impl Core {
             Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
             Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
             Event::Stored(results) => self.supervisor.stored(results),
+            Event::Host { kind, why } => {
+                let why = if why.is_empty() { why } else { format!(": {why}") };
+                tracing::info!("guests run on this host: {}{why}", kind.word());
+                self.supervisor.shared.inventory.publish_host(kind);
+            }
             Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }
         // Before anybody can read an answer that says otherwise.
         self.supervisor.publish_running();
     }
 
+    /// Keeps a place for a session; whoever gets none is told.
+    fn reserve(&mut self, session: u64, uid: u32) -> bool {
+        let reserved = self.admission.reserve(session, uid, Instant::now());
+        if let Err(refusal) = &reserved {
+            tracing::warn!("a session of uid {uid} is refused: {refusal}");
+            self.supervisor.tell_gateway(ToAuthd::Refuse { session, reason: refusal.to_string() });
+        }
+        reserved.is_ok()
+    }
+
     /// Obeys the gateway.
     fn gateway(&mut self, message: ToServerd, fds: Vec<OwnedFd>) {
         match message {
             ToServerd::Reserve { session, uid } => {
-                let answer = match self.admission.reserve(session, uid, Instant::now()) {
-                    Ok(()) => ToAuthd::Accept { session },
-                    Err(refusal) => {
-                        tracing::warn!("a session of uid {uid} is refused: {refusal}");
-                        ToAuthd::Refuse { session, reason: refusal.to_string() }
-                    }
-                };
-                // A gateway that takes no answer has ended its link, which is another event.
-                let _ = self.link.as_ref().map(|link| link.push(answer, Vec::new()));
+                if self.reserve(session, uid) {
+                    self.supervisor.tell_gateway(ToAuthd::Accept { session });
+                }
             }
-            ToServerd::Cancel { session } => self.admission.cancel(session),
+            ToServerd::Connect { session, identity, config, console } => {
+                if self.reserve(session, identity.uid) {
+                    self.supervisor.connect(session, &identity, config, console, &mut self.admission);
+                }
+            }
+            ToServerd::Cancel { session } => {
+                self.supervisor.connected(session);
+                self.admission.cancel(session);
+            }
             ToServerd::Security { question, answer } => {
                 self.supervisor.gateway_answered(question, answer.0);
             }
             ToServerd::Session { session, identity, early } => {
                 let Some(socket) = fds.into_iter().next() else { return };
+                let machine = self.supervisor.connected(session);
                 match self.admission.admit(session, identity.uid) {
-                    Ok(()) => self.supervisor.hand_over(identity, early, socket, &mut self.admission),
+                    Ok(()) => {
+                        self.supervisor.hand_over(identity, early, socket, machine, &mut self.admission);
+                    }
                     // Dropping the socket closes it: the caller sees the end.
                     Err(refusal) => tracing::warn!(
                         "a session of {} (uid {}) is closed: {refusal}",

@@ -25,6 +25,9 @@ pub enum Need {
     See,
     /// rx: the caller may work with it. Root may when anybody may execute it.
     Operate,
+    /// rw: the caller may change its configuration. Reading is enough of root, whose right to write is no
+    /// property of the file.
+    Configure,
     /// rwx: the caller may do everything with it.
     Administer,
     /// rwx, or, when the .vmx is gone, the right to change the nearest directory above it.
@@ -38,6 +41,22 @@ pub struct Proven {
     pub rights: Option<LogRights>,
     /// What starting it takes, where that was asked for.
     pub launch: Option<Launch>,
+    /// Which file it was, and how it was then.
+    pub file: Option<FileState>,
+}
+
+/// A file at one moment: device, inode, size, and time of the last change of its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileState(u64, u64, i64, i64, u64);
+
+impl FileState {
+    /// Looks at an open file.
+    #[must_use]
+    pub fn of(fd: &OwnedFd) -> Option<Self> {
+        let facts = fstat(fd).ok()?;
+        let nanoseconds = facts.st_mtime_nsec;
+        Some(FileState(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime, nanoseconds))
+    }
 }
 
 /// Whose right it is.
@@ -99,6 +118,10 @@ fn of_file(need: Need, claimant: &Claimant, config: &str, fd: &OwnedFd, facts: &
     }
     if need == Need::See || claimant.uid == 0 {
         return Ok(());
+    }
+    if need == Need::Configure {
+        // Opened for reading by somebody who may write: what was opened is looked at all the same.
+        return if may(claimant, facts, &acl(fd), 2) { Ok(()) } else { Err(denied()) };
     }
     if writes && may(claimant, facts, &acl(fd), 1) { Ok(()) } else { Err(denied()) }
 }

@@ -4,7 +4,7 @@
 //! proven on a thread ([`super::proof`]), the change is written by another ([`super::store`]), and
 //! then the process is told.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 use rustix::io::Errno;
 
+use super::connect;
 use super::inventory::Inventory;
 use super::journal::Partial;
 use super::machines::launch::Launch;
 use super::machines::requests;
 use super::processes::ProcessId;
-use super::proof::{self, Claimant, Need, Proven};
+use super::proof::{self, Claimant, FileState, Need, Proven};
 use super::store::{Failed, List, Note, Results, Store, Work};
 use super::supervisor::Supervisor;
 use super::tasks::{Orphan, Tasks};
@@ -36,6 +37,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Proofs of one process that may wait for their turn.
 const WAITING_PROOFS: usize = 4096;
+
+/// Keys that one question may announce as changed; a request has at most so many settings.
+const MAX_KEYS: usize = 512;
+
+/// Longest key, in bytes.
+const MAX_KEY: usize = 256;
 
 /// Longest text in a question about a task.
 const MAX_TASK_TEXT: usize = 4096;
@@ -60,14 +67,16 @@ pub struct UnderWay {
     changing: HashSet<String>,
     /// Who waits for the end of which task.
     stoppers: HashMap<u64, Vec<(ProcessId, u64)>>,
-    /// Sessions that are connected to a machine.
-    attached: HashMap<String, BTreeSet<(ProcessId, u64)>>,
+    /// Sessions that are connected to a machine, and whether they came by `CONNECT`.
+    attached: HashMap<String, BTreeMap<(ProcessId, u64), bool>>,
+    /// The .vmx files of which a change was announced last.
+    announced: HashMap<String, FileState>,
 }
 
 #[derive(Debug)]
 enum AfterStore {
     Registered { asker: Asker, config: String, private: bool },
-    Unregistered { asker: Asker, config: String },
+    Unregistered { asker: Asker, config: String, owner: Option<u32> },
     Begun { asker: Asker, task: u64 },
 }
 
@@ -151,12 +160,21 @@ impl Supervisor {
                 let config = config.clone();
                 self.claim(process, question, Need::Unregister, config, ask, fds.pop())
             }
-            Ask::Attach { session, ref config } => {
+            Ask::Attach { session, ref config, console } => {
                 if !self.is_live(process, session) {
                     return Err(format!("it attaches session {session}, which it does not have"));
                 }
+                let need = if console { Need::Operate } else { Need::See };
                 let config = config.clone();
-                self.claim(process, question, Need::See, config, ask, fds.pop())
+                self.claim(process, question, need, config, ask, fds.pop())
+            }
+            Ask::ConfigChanged { ref config, ref keys } => {
+                if keys.len() > MAX_KEYS || keys.iter().any(|key| key.len() > MAX_KEY) {
+                    return Err("it changes more than there can be".into());
+                }
+                let need = if keys.is_empty() { Need::See } else { Need::Configure };
+                let config = config.clone();
+                self.claim(process, question, need, config, ask, fds.pop())
             }
             Ask::Who { ref config } => {
                 let config = config.clone();
@@ -381,7 +399,7 @@ impl Supervisor {
                     _ => None,
                 };
                 let launch = begin.map(|begin| Launch::prepare(&fd, begin)).transpose()?;
-                Ok(Proven { rights, launch })
+                Ok(Proven { rights, launch, file: FileState::of(&fd) })
             });
             drop(fd);
             let _ =
@@ -395,10 +413,13 @@ impl Supervisor {
             claims.proving = false;
         }
         self.next_proof(asker.process);
-        let Proven { rights, launch } = match (proven, &ask) {
+        let Proven { rights, launch, file } = match (proven, &ask) {
             (Ok(proven), _) => proven,
             // As if it were not registered, since to this caller it is not.
-            (Err(_), Ask::Attach { config, .. } | Ask::Who { config }) => {
+            (
+                Err(_),
+                Ask::Attach { config, .. } | Ask::Who { config } | Ask::ConfigChanged { config, .. },
+            ) => {
                 let error = Error::not_registered(config);
                 return self.settle(asker, Err(error));
             }
@@ -438,13 +459,23 @@ impl Supervisor {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }
                 let note = self.note(asker, rights, "Virtual machine unregistered.");
+                let owner = rights.map(|rights| rights.uid);
                 let work = Work::Remove(config.clone(), note);
-                self.store(work, AfterStore::Unregistered { asker, config });
+                self.store(work, AfterStore::Unregistered { asker, config, owner });
             }
-            Ask::Attach { session, config } => {
-                if self.is_live(asker.process, session) {
-                    self.under_way.attached.entry(config).or_default().insert((asker.process, session));
+            Ask::Attach { session, config, console } => {
+                if console && self.consoles(&config) >= connect::MOST {
+                    let text = "it has as many connections as it can have";
+                    return self.settle(asker, Err(Error::with(ErrorCode::VmBusy, text)));
                 }
+                if self.is_live(asker.process, session) {
+                    let sessions = self.under_way.attached.entry(config).or_default();
+                    *sessions.entry((asker.process, session)).or_default() |= console;
+                }
+                self.settle(asker, Ok(Answer::Done {}));
+            }
+            Ask::ConfigChanged { config, keys } => {
+                self.config_changed(&config, keys, file);
                 self.settle(asker, Ok(Answer::Done {}));
             }
             Ask::Who { config } => {
@@ -463,16 +494,37 @@ impl Supervisor {
         let mut users: Vec<SessionFacts> = attached
             .into_iter()
             .flatten()
-            .filter_map(|(process, session)| self.session_facts(*process, *session))
+            .filter_map(|((process, session), console)| {
+                let facts = self.session_facts(*process, *session)?;
+                Some(SessionFacts { console: *console, ..facts })
+            })
             .collect();
         users.sort_by(|a, b| (a.time, &a.name).cmp(&(b.time, &b.name)));
         users
     }
 
+    /// How many sessions came to a machine by `CONNECT`.
+    pub(super) fn consoles(&self, config: &str) -> usize {
+        let attached = self.under_way.attached.get(config);
+        attached.map_or(0, |sessions| sessions.values().filter(|console| **console).count())
+    }
+
+    /// The .vmx of a machine was changed. Several processes may see that: a state of the file of which
+    /// something was announced is not announced again without keys.
+    fn config_changed(&mut self, config: &str, keys: Vec<String>, file: Option<FileState>) {
+        let before = file.and_then(|file| self.under_way.announced.insert(config.to_owned(), file));
+        if keys.is_empty() && before != file {
+            self.announce(None, config, Happened::Config { key: None });
+        }
+        for key in keys {
+            self.announce(None, config, Happened::Config { key: Some(key) });
+        }
+    }
+
     /// Sessions have ended: they are connected to nothing any more.
     pub(super) fn detach(&mut self, gone: impl Fn(ProcessId, u64) -> bool) {
         self.under_way.attached.retain(|_, sessions| {
-            sessions.retain(|(process, session)| !gone(*process, *session));
+            sessions.retain(|(process, session), _| !gone(*process, *session));
             !sessions.is_empty()
         });
     }
@@ -517,13 +569,17 @@ impl Supervisor {
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
-            AfterStore::Unregistered { asker, config } => {
+            AfterStore::Unregistered { asker, config, owner } => {
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is unregistered by {}", self.name(asker.process));
+                    let private = self.shared.inventory.is_private(&config);
                     self.shared.inventory.remove(&config);
                     self.under_way.attached.remove(&config);
-                    self.announce(None, &config, Happened::Unregistered {});
+                    self.under_way.announced.remove(&config);
+                    // A process that has died since was of somebody; nobody else is told instead.
+                    let by = self.who(asker.process).map_or(0, |(uid, _)| uid);
+                    self.announce(None, &config, Happened::Unregistered { by, owner, private });
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }

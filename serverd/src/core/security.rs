@@ -43,6 +43,13 @@ impl Supervisor {
         }
     }
 
+    /// Tells the gateway something. One that takes nothing has ended its link, which is another event.
+    pub(super) fn tell_gateway(&self, message: ToAuthd) {
+        if let Some(link) = &self.gateway.link {
+            let _ = link.push(message, Vec::new());
+        }
+    }
+
     /// A session process asks. An error is a breach of the rules.
     pub(super) fn ask_gateway(&mut self, asker: Asker, admin: bool, ask: Ask) -> Result<(), String> {
         if !admin {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::Event;
 use super::admission::Admission;
+use super::connect::Connecting;
 use super::counter::{Counter, Tally};
 use super::journal::Owner;
 use super::machines::Machines;
@@ -70,6 +71,8 @@ struct Handover {
     identity: Identity,
     early: Vec<u8>,
     socket: OwnedFd,
+    /// The machine that it came to by `CONNECT`.
+    machine: Option<String>,
     attempts: u32,
 }
 
@@ -124,6 +127,7 @@ pub struct Supervisor {
     pub(super) under_way: UnderWay,
     pub(super) sharing: Sharing,
     pub(super) gateway: Gateway,
+    pub(super) connecting: Connecting,
     processes: HashMap<ProcessId, Process>,
     /// The process that gets new sessions of an identity.
     current: HashMap<Key, ProcessId>,
@@ -146,6 +150,7 @@ impl Supervisor {
             under_way: UnderWay::default(),
             sharing: Sharing::default(),
             gateway: Gateway::default(),
+            connecting: Connecting::default(),
             processes: HashMap::new(),
             current: HashMap::new(),
             tally: Tally::default(),
@@ -169,6 +174,7 @@ impl Supervisor {
         identity: Identity,
         early: Vec<u8>,
         socket: OwnedFd,
+        machine: Option<String>,
         admission: &mut Admission,
     ) {
         tracing::debug!(
@@ -179,7 +185,7 @@ impl Supervisor {
             identity.proof.word(),
             if identity.tls { ", TLS" } else { "" }
         );
-        self.send(Handover { identity, early, socket, attempts: 0 }, admission);
+        self.send(Handover { identity, early, socket, machine, attempts: 0 }, admission);
     }
 
     fn send(&mut self, mut handover: Handover, admission: &mut Admission) {
@@ -206,10 +212,12 @@ impl Supervisor {
             name: handover.identity.name.clone(),
             home: handover.identity.home.clone(),
             early: handover.early.clone(),
+            machine: handover.machine.clone(),
         };
         // Ours stays until the process has accepted the session.
         let socket = handover.socket.try_clone().map_err(|error| error.to_string())?;
-        let process = self.process_of(&handover.identity)?;
+        let id = self.process_of_identity(&handover.identity)?;
+        let process = self.processes.get_mut(&id).ok_or("its process is gone")?;
         process.handles.outbox.push(message, vec![socket]).map_err(|error| error.to_string())?;
         process.sent += 1;
         process.on_the_way.insert(number, handover);
@@ -217,15 +225,14 @@ impl Supervisor {
     }
 
     /// The process of an identity.
-    fn process_of(&mut self, identity: &Identity) -> Result<&mut Process, String> {
-        let id = self.process_of_owner(&Owner {
+    pub(super) fn process_of_identity(&mut self, identity: &Identity) -> Result<ProcessId, String> {
+        self.process_of_owner(&Owner {
             uid: identity.uid,
             gid: identity.gid,
             groups: identity.groups.clone(),
             name: identity.name.clone(),
             home: identity.home.clone(),
-        })?;
-        self.processes.get_mut(&id).ok_or_else(|| "its process is gone".into())
+        })
     }
 
     /// The process of a user, which is started if there is none.
@@ -260,6 +267,7 @@ impl Supervisor {
             title: product.title,
             version: product.version,
             build: product.build,
+            product_number: product.number,
             idle,
             historic_bugs,
             level,
@@ -365,6 +373,7 @@ impl Supervisor {
                     && process.live.is_empty()
                     && process.on_the_way.is_empty()
                     && !self.shared.tasks.needs(id)
+                    && !self.is_connecting(id)
                 {
                     self.retire(id);
                     self.tell(id, ToSession::Finish {})?;
@@ -394,6 +403,7 @@ impl Supervisor {
                 self.shared.tasks.cleaned(id, task, &left)?;
                 self.tasks_changed();
             }
+            ToCore::Connectable { number, declined } => self.connectable(id, number, declined, admission),
             ToCore::Used { inquiry, files } => self.used(id, inquiry, &files)?,
         }
         Ok(())
@@ -448,7 +458,8 @@ impl Supervisor {
     /// Who is at the other end of a session.
     pub(super) fn session_facts(&self, id: ProcessId, session: u64) -> Option<SessionFacts> {
         let live = self.processes.get(&id)?.live.get(&session)?;
-        Some(SessionFacts { name: live.name.to_string(), time: live.since, address: live.peer.to_string() })
+        let (name, address) = (live.name.to_string(), live.peer.to_string());
+        Some(SessionFacts { name, time: live.since, address, console: false })
     }
 
     /// Lets session processes know whether there is any running machine to ask about.
@@ -461,6 +472,11 @@ impl Supervisor {
     #[must_use]
     pub fn request_count(&self) -> u64 {
         self.tally.total(self.processes.values().map(|process| &process.counter))
+    }
+
+    /// Figures of all requests answered since start; see [`crate::figures`].
+    pub(super) fn figures(&self) -> Vec<u64> {
+        self.tally.figures(self.processes.values().map(|process| &process.counter))
     }
 
     /// Session processes, and sessions.
@@ -505,6 +521,7 @@ impl Supervisor {
         self.detach(|gone, _| gone == id);
         self.shared.tasks.process_died(id);
         self.nobody_answers(id);
+        self.nobody_looks(id, admission);
         self.clean_up();
         let how = process.exited.unwrap_or_default();
         let (pid, name) = (process.handles.pid, process.name);

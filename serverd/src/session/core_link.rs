@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handlers::registered::Registered;
-use handlers::running::{EventBatch, Metrics, Running};
+use handlers::running::{EventBatch, HostKind, Metrics, Running};
 use handlers::tasks::{NewTask, State, Status, Work};
 use handlers::{Answer as Later, ConnectedUser, Core, Failure};
 use hypervisor::control::{self, FromVmx, ToVmx};
 use link::Outbox;
 use link::wire::Inner;
 use ops::{Error, ErrorCode};
+use tokio::io::Interest;
 use tokio::sync::oneshot;
 
 use super::inventory::Copy;
@@ -45,6 +46,8 @@ pub struct CoreLink {
     inventory: Copy,
     /// How many machines have a process.
     running: &'static AtomicU64,
+    /// Number of the kind of host.
+    host: &'static AtomicU64,
     tasks: Arc<Tasks>,
 }
 
@@ -73,12 +76,13 @@ impl std::fmt::Debug for Asker {
 
 impl CoreLink {
     /// Asks through `outbox`; answers must be given to [`CoreLink::answer`]. `news` is the page in
-    /// which the core publishes the version of the inventory and the number of running machines.
+    /// which the core publishes the version of the inventory, the number of running machines, and the kind
+    /// of host.
     #[must_use]
-    pub fn new(outbox: Outbox<ToCore>, news: [&'static AtomicU64; 2]) -> Self {
-        let [version, running] = news;
+    pub fn new(outbox: Outbox<ToCore>, news: [&'static AtomicU64; 3]) -> Self {
+        let [version, running, host] = news;
         let inventory = Copy::new(version);
-        CoreLink { outbox, waiting: Mutex::default(), inventory, running, tasks: Arc::default() }
+        CoreLink { outbox, waiting: Mutex::default(), inventory, running, host, tasks: Arc::default() }
     }
 
     /// The tasks that were started through this link.
@@ -305,8 +309,8 @@ impl Core for CoreLink {
         })
     }
 
-    fn attach(&self, session: u64, config: &str, vmx: OwnedFd) -> Later<'_, ()> {
-        self.order(Ask::Attach { session, config: config.to_owned() }, vec![vmx])
+    fn attach(&self, session: u64, config: &str, console: bool, vmx: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::Attach { session, config: config.to_owned(), console }, vec![vmx])
     }
 
     fn connected_users(&self, config: &str, vmx: OwnedFd) -> Later<'_, Vec<ConnectedUser>> {
@@ -320,6 +324,7 @@ impl Core for CoreLink {
                 name: facts.name,
                 time: facts.time,
                 address: facts.address,
+                console: facts.console,
             };
             Ok(asked.await?.into_iter().flat_map(users).map(user).collect())
         })
@@ -395,6 +400,22 @@ impl Core for CoreLink {
             }
         })
     }
+
+    fn readable(&self, descriptor: OwnedFd) -> Later<'_, ()> {
+        Box::pin(async move {
+            let wait =
+                async { crate::sys::register(descriptor, Interest::READABLE)?.readable().await.map(drop) };
+            wait.await.map_err(|error| Failure::internal("waiting for a descriptor", error))
+        })
+    }
+
+    fn host(&self) -> HostKind {
+        HostKind::from_number(self.host.load(Ordering::Acquire))
+    }
+
+    fn config_changed(&self, config: &str, keys: Vec<String>, vmx: OwnedFd) -> Later<'_, ()> {
+        self.order(Ask::ConfigChanged { config: config.to_owned(), keys }, vec![vmx])
+    }
 }
 
 #[cfg(test)]
@@ -402,7 +423,7 @@ mod tests {
     use super::*;
 
     fn link() -> CoreLink {
-        CoreLink::new(Outbox::new(8), [1, 0].map(|number| &*Box::leak(Box::new(AtomicU64::new(number)))))
+        CoreLink::new(Outbox::new(8), [1, 0, 0].map(|number| &*Box::leak(Box::new(AtomicU64::new(number)))))
     }
 
     #[tokio::test]

@@ -45,6 +45,7 @@ use tokio::time::{Instant, sleep_until};
 use self::core_link::CoreLink;
 use self::server::Server;
 use crate::channel::{ToCore, ToSession};
+use crate::figures::Figures;
 
 /// Threads for requests that wait for the file system. More wait their turn.
 const BLOCKING_THREADS: usize = 32;
@@ -58,6 +59,9 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// Questions that may wait for the core, which normally reads at once: more than there can be
 /// connections.
 const WAITING_QUESTIONS: usize = 1024 * 1024;
+
+/// An offer to leave is repeated after this, or after the idle time where that is longer.
+const OFFER_AGAIN: Duration = Duration::from_secs(60);
 
 /// Log lines that may wait for the core; more are lost.
 const WAITING_LINES: usize = 256;
@@ -112,6 +116,7 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
             title,
             version,
             build,
+            product_number,
             idle,
             historic_bugs,
             level,
@@ -129,7 +134,7 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
         return Err(text.into());
     }
     let [page, news] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "the core sent no pages")?;
-    let counter = crate::sys::map_counter(&page)?;
+    let figures = Figures::new(crate::sys::map_counter(&page, crate::figures::WORDS)?);
     let news = crate::sys::map_published(&news)?;
 
     // Two queues for one channel: a flood of log lines must not keep a question from being asked.
@@ -145,10 +150,11 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 
     let mut session = Session {
-        server: Server::new(handlers::link()?, counter),
+        server: Server::new(handlers::link()?, figures),
         core: Arc::new(CoreLink::new(outbox, news)),
         callers: HashMap::new(),
         product: Product::new("GSX", &title, &version, &build),
+        product_number,
         historic_bugs,
         layout: Layout::new(Some(Path::new(&root)))?,
         event_logs: event_logs.into(),
@@ -165,6 +171,7 @@ struct Session {
     /// Callers by login name: several names may share one uid.
     callers: HashMap<String, Arc<Caller>>,
     product: Product,
+    product_number: u32,
     historic_bugs: bool,
     layout: Layout,
     event_logs: PathBuf,
@@ -194,12 +201,15 @@ impl Session {
             }
             tokio::select! {
                 message = channel.recv(), if connected => match message {
-                    Ok(Some((ToSession::Session { number, name, home, early }, fds))) => {
+                    Ok(Some((ToSession::Connect { number, name, home, config, console }, _))) => {
+                        self.look(number, name, home, config, console);
+                    }
+                    Ok(Some((ToSession::Session { number, name, home, early, machine }, fds))) => {
                         leave = None;
                         self.received += 1;
                         // A core that has just died shows as the end of the channel.
                         let _ = channel.send(&ToCore::Accepted { number }, &[]).await;
-                        self.begin(number, name, home, &early, fds);
+                        self.begin(number, name, home, machine, &early, fds);
                     }
                     Ok(Some((ToSession::Finish {}, _))) => {
                         tasks.stop_all();
@@ -237,7 +247,8 @@ impl Session {
                     leave = (server.live() == 0 && tasks.is_empty()).then(|| Instant::now() + idle);
                 },
                 () = until(leave) => {
-                    leave = None;
+                    // The core may have had a reason to keep us that has gone since without a word.
+                    leave = Some(Instant::now() + idle.max(OFFER_AGAIN));
                     let _ = channel.send(&ToCore::Idle { received: self.received }, &[]).await;
                 },
                 () = until(deadline) => break,
@@ -270,16 +281,56 @@ impl Session {
         });
     }
 
+    /// Looks whether somebody may be connected to a machine, and tells the core.
+    fn look(&mut self, number: u64, name: String, home: String, config: String, console: bool) {
+        let ctx = Ctx::new(self.caller(name, home), 0);
+        let core = Arc::clone(&self.core);
+        let server = Rc::clone(&self.server);
+        tokio::task::spawn_local(async move {
+            let declined = handlers::connect::look(&ctx, &config, console).await.err();
+            core.tell(ToCore::Connectable { number, declined });
+            // Nobody may come of it: the time without sessions begins anew.
+            server.changed.notify_one();
+        });
+    }
+
     /// Starts the task of a session.
-    fn begin(&mut self, number: u64, name: String, home: String, early: &[u8], fds: Vec<OwnedFd>) {
+    fn begin(
+        &mut self,
+        number: u64,
+        name: String,
+        home: String,
+        machine: Option<String>,
+        early: &[u8],
+        fds: Vec<OwnedFd>,
+    ) {
         let Some(socket) = fds.into_iter().next() else { return };
-        let caller = match self.callers.get(&name) {
+        let ctx = Ctx::new(self.caller(name, home), number);
+        let Some(machine) = machine else {
+            tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, early));
+            return;
+        };
+        let ctx = ctx.connected_to(&machine);
+        // It is live from now on, and closed by not being served.
+        let served = connection::serve(&self.server, ctx.clone(), socket, early);
+        tokio::task::spawn_local(async move {
+            match handlers::connect::attach(&ctx).await {
+                Ok(()) => served.await,
+                Err(error) => tracing::info!("a connection to {machine} is closed: {error}"),
+            }
+        });
+    }
+
+    /// What the sessions of one login name share.
+    fn caller(&mut self, name: String, home: String) -> Arc<Caller> {
+        match self.callers.get(&name) {
             Some(caller) if caller.user.home == home => Arc::clone(caller),
             _ => {
                 let user = User { name: name.clone(), home, ..self.user.clone() };
                 let caller = Arc::new(Caller {
                     user,
                     product: self.product.clone(),
+                    product_number: self.product_number,
                     historic_bugs: self.historic_bugs,
                     layout: self.layout.clone(),
                     event_logs: self.event_logs.clone(),
@@ -288,9 +339,7 @@ impl Session {
                 self.callers.insert(name, Arc::clone(&caller));
                 caller
             }
-        };
-        let ctx = Ctx::new(caller, number);
-        tokio::task::spawn_local(connection::serve(&self.server, ctx, socket, early));
+        }
     }
 }
 

@@ -16,13 +16,15 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use handlers::{Ctx, Failure, Linked, Run};
 use ops::guard::Document;
 use ops::{Error, Fault, Inbox, Reason, envelope};
 use tokio::sync::Notify;
+
+use crate::figures::{Figures, NO_OP};
 
 /// Reply buffers larger than this are not kept for reuse, in bytes.
 const KEEP_BUFFER: usize = 256 * 1024;
@@ -43,6 +45,17 @@ impl fmt::Display for RequestId {
 /// A reply that takes a while: the finished document.
 pub type Slow = Pin<Box<dyn Future<Output = Vec<u8>>>>;
 
+/// One request, for its reply, the log and the figures.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    id: RequestId,
+    /// Index of the operation, or [`NO_OP`].
+    op: usize,
+    /// Its name; empty when there is none.
+    name: &'static str,
+    since: Instant,
+}
+
 /// What became of a request.
 pub enum Handled {
     /// Its reply has been appended.
@@ -56,7 +69,7 @@ pub enum Handled {
 /// Shared by all connections of the process. Lives on one thread.
 pub struct Server {
     linked: Linked,
-    counter: &'static AtomicU64,
+    figures: Figures,
     process: u32,
     requests: Cell<u64>,
     /// The buffer for replies, lent to whichever connection is at work.
@@ -75,12 +88,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server whose requests are counted in `counter`.
+    /// A server whose requests are counted in `figures`.
     #[must_use]
-    pub fn new(linked: Linked, counter: &'static AtomicU64) -> Rc<Self> {
+    pub fn new(linked: Linked, figures: Figures) -> Rc<Self> {
         Rc::new(Server {
             linked,
-            counter,
+            figures,
             process: std::process::id(),
             requests: Cell::new(0),
             buffer: RefCell::new(Vec::new()),
@@ -96,30 +109,34 @@ impl Server {
 
     /// Carries out one document.
     pub fn handle(self: &Rc<Self>, ctx: &Ctx, document: Document<'_>, out: &mut Vec<u8>) -> Handled {
-        let id = self.next_request();
-        let request = match envelope::parse(document).and_then(|request| request.admit(ctx.user.admin)) {
+        let mut asked = self.next_request();
+        let request = match envelope::parse(document) {
             Ok(request) => request,
-            Err(fault) => return self.fail(ctx, id, "", fault.into(), out),
+            Err(fault) => return self.fail(ctx, asked, fault.into(), out),
         };
-        let name = request.row().name;
+        (asked.op, asked.name) = (request.op.index(), request.row().name);
+        let request = match request.admit(ctx.user.admin) {
+            Ok(request) => request,
+            Err(fault) => return self.fail(ctx, asked, fault.into(), out),
+        };
         let Some(run) = self.linked.get(request.op) else {
             // Linking has made sure that this does not happen.
-            return self.fail(ctx, id, name, Failure::internal("finding the handler", name), out);
+            return self.fail(ctx, asked, Failure::internal("finding the handler", asked.name), out);
         };
         let start = out.len();
-        let input = request.into_input();
+        let input = request.into_input().about(ctx.machine.as_deref());
         match run {
             Run::Quick(handler) => {
                 let result = caught(|| handler(ctx, input, out));
                 match result {
                     Ok(()) => {
-                        self.count();
+                        self.count(asked, false);
                         Handled::Done
                     }
                     Err(failure) => {
                         // A handler that gave up half-way has left half a reply.
                         out.truncate(start);
-                        self.fail(ctx, id, name, failure, out)
+                        self.fail(ctx, asked, failure, out)
                     }
                 }
             }
@@ -130,9 +147,9 @@ impl Server {
                         work.await
                             .unwrap_or_else(|error| Err(Failure::internal("running the handler", error)))
                     };
-                    Handled::Slow(self.slow(ctx, id, name, task))
+                    Handled::Slow(self.slow(ctx, asked, task))
                 }
-                Err(failure) => self.fail(ctx, id, name, failure, out),
+                Err(failure) => self.fail(ctx, asked, failure, out),
             },
             Run::Async(prepare) => match caught(|| prepare(ctx, input)) {
                 Ok(later) => {
@@ -141,15 +158,15 @@ impl Server {
                     // does is polled again by whoever waits for it.
                     match Pin::new(&mut later).poll(&mut Context::from_waker(Waker::noop())) {
                         Poll::Ready(Ok(reply)) => {
-                            self.count();
+                            self.count(asked, false);
                             out.extend_from_slice(&reply);
                             Handled::Done
                         }
-                        Poll::Ready(Err(failure)) => self.fail(ctx, id, name, failure, out),
-                        Poll::Pending => Handled::Slow(self.slow(ctx, id, name, later)),
+                        Poll::Ready(Err(failure)) => self.fail(ctx, asked, failure, out),
+                        Poll::Pending => Handled::Slow(self.slow(ctx, asked, later)),
                     }
                 }
-                Err(failure) => self.fail(ctx, id, name, failure, out),
+                Err(failure) => self.fail(ctx, asked, failure, out),
             },
         }
     }
@@ -158,20 +175,19 @@ impl Server {
     fn slow(
         self: &Rc<Self>,
         ctx: &Ctx,
-        id: RequestId,
-        name: &'static str,
+        asked: Asked,
         work: impl Future<Output = Result<Vec<u8>, Failure>> + 'static,
     ) -> Slow {
         let (server, ctx) = (Rc::clone(self), ctx.clone());
         Box::pin(async move {
             match work.await {
                 Ok(reply) => {
-                    server.count();
+                    server.count(asked, false);
                     reply
                 }
                 Err(failure) => {
                     let mut reply = Vec::new();
-                    server.fail(&ctx, id, name, failure, &mut reply);
+                    server.fail(&ctx, asked, failure, &mut reply);
                     reply
                 }
             }
@@ -180,12 +196,13 @@ impl Server {
 
     /// Answers a stream that is not XML or exceeds a limit.
     pub fn refuse(&self, ctx: &Ctx, reason: Reason, out: &mut Vec<u8>) {
-        let id = self.next_request();
-        self.fail(ctx, id, "", Fault::Malformed(reason).into(), out);
+        let asked = self.next_request();
+        self.fail(ctx, asked, Fault::Malformed(reason).into(), out);
     }
 
     /// Turns a failure into its reply and logs it: the only place that does.
-    fn fail(&self, ctx: &Ctx, id: RequestId, name: &str, failure: Failure, out: &mut Vec<u8>) -> Handled {
+    fn fail(&self, ctx: &Ctx, asked: Asked, failure: Failure, out: &mut Vec<u8>) -> Handled {
+        let Asked { id, name, .. } = asked;
         let (error, closes) = match failure {
             Failure::Told(fault) => {
                 tracing::debug!("request {id} {name}: {fault}");
@@ -198,19 +215,20 @@ impl Server {
             }
         };
         envelope::write_error(out, &ctx.product, &error);
-        self.count();
+        self.count(asked, true);
         if closes { Handled::Close } else { Handled::Done }
     }
 
-    fn next_request(&self) -> RequestId {
+    fn next_request(&self) -> Asked {
         let number = self.requests.get() + 1;
         self.requests.set(number);
-        RequestId { process: self.process, number }
+        let id = RequestId { process: self.process, number };
+        Asked { id, op: NO_OP, name: "", since: Instant::now() }
     }
 
     /// Counts a request whose reply is complete; before any of the reply can be read.
-    fn count(&self) {
-        self.counter.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, asked: Asked, failed: bool) {
+        self.figures.count(asked.op, failed, asked.since.elapsed());
     }
 
     /// Borrows the reply buffer, empty.

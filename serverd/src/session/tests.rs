@@ -5,11 +5,11 @@ use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use handlers::registered::Registered;
-use handlers::running::{EventBatch, Metrics, Running};
+use handlers::running::{EventBatch, HostKind, Metrics, Running};
 use handlers::tasks::{NewTask, Status, Work};
 use handlers::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 use hypervisor::control::{FromVmx, State, ToVmx};
@@ -20,6 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::connection::{self, MAX_WAITING};
 use super::server::Server;
+use crate::figures::{Figures, WORDS};
 
 /// A core whose answer to the request count comes when the test lets it: a slow request. The list
 /// of machines panics: a broken handler.
@@ -73,7 +74,7 @@ impl Core for TestCore {
     ) -> Answer<'_, std::collections::HashSet<(u64, u64)>> {
         nothing()
     }
-    fn attach(&self, _: u64, _: &str, _: OwnedFd) -> Answer<'_, ()> {
+    fn attach(&self, _: u64, _: &str, _: bool, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }
     fn connected_users(&self, _: &str, _: OwnedFd) -> Answer<'_, Vec<ConnectedUser>> {
@@ -94,6 +95,15 @@ impl Core for TestCore {
     fn metrics(&self) -> Answer<'_, Metrics> {
         nothing()
     }
+    fn readable(&self, _: OwnedFd) -> Answer<'_, ()> {
+        nothing()
+    }
+    fn host(&self) -> HostKind {
+        HostKind::Unknown
+    }
+    fn config_changed(&self, _: &str, _: Vec<String>, _: OwnedFd) -> Answer<'_, ()> {
+        nothing()
+    }
 }
 
 fn nothing<T>() -> Answer<'static, T> {
@@ -104,12 +114,12 @@ struct Fixture {
     server: Rc<Server>,
     ctx: Ctx,
     core: Arc<TestCore>,
-    counter: &'static AtomicU64,
+    counter: Figures,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let counter = Box::leak(Box::default());
+        let counter = Figures::new((0..WORDS).map(|_| AtomicU64::new(0)).collect::<Vec<_>>().leak());
         let core = Arc::new(TestCore { allowed: Semaphore::new(0) });
         let user = User {
             name: "alice".into(),
@@ -121,6 +131,7 @@ impl Fixture {
         };
         let caller = Caller {
             user,
+            product_number: 4,
             product: ops::Product::default(),
             historic_bugs: false,
             layout: link::Layout::new(Some(std::path::Path::new("/nowhere"))).unwrap(),
@@ -211,7 +222,7 @@ fn ten_thousand_requests_are_answered_in_order_to_a_client_that_writes_first() {
         client.shutdown().await.unwrap();
         let text = rest(&mut client).await;
         assert_eq!(numbers(&text), (1..=10_000).collect::<Vec<_>>());
-        assert_eq!(fixture.counter.load(Ordering::Relaxed), 10_000);
+        assert_eq!(fixture.counter.total(), 10_000);
     });
 }
 
@@ -271,7 +282,7 @@ fn a_malformed_request_is_answered_before_the_connection_closes() {
             assert!(lines[1].contains("<returncode>0</returncode><errors><error code=\"-3\">"), "{text}");
             assert!(lines[1].contains(reason), "{text}");
         }
-        assert_eq!(fixture.counter.load(Ordering::Relaxed), 6);
+        assert_eq!(fixture.counter.total(), 6);
     });
 }
 
@@ -291,7 +302,7 @@ fn a_refused_request_leaves_the_connection_open() {
         }
         client.write_all(inc(1).as_bytes()).await.unwrap();
         assert_eq!(numbers(&reply(&mut client).await), [2]);
-        assert_eq!(fixture.counter.load(Ordering::Relaxed), 5);
+        assert_eq!(fixture.counter.total(), 5);
     });
 }
 
@@ -338,7 +349,7 @@ fn a_pipelining_client_does_not_starve_another() {
         modest.write_all(inc(1).as_bytes()).await.unwrap();
         assert_eq!(numbers(&reply(&mut modest).await), [2]);
         // The greedy one cannot have been finished: its replies fill more than its socket.
-        assert!(fixture.counter.load(Ordering::Relaxed) < 10_000);
+        assert!(fixture.counter.total() < 10_000);
         drop(greedy);
     });
 }

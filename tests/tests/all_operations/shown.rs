@@ -100,6 +100,9 @@ fn stable(op: &str, node: Node<'_, '_>, text: &str) -> Option<&'static str> {
         ("GSXHostInfo_Query", "cpus") => ("{cpus}", number && text != "0"),
         ("GSXHostInfo_Query", "cpuMhz") => ("{cpuMhz}", number),
         ("GSXHostInfo_Query", "memoryMb" | "freeMemoryMb") => ("{memory}", number),
+        ("GSXHostInfo_Query", "hostClass") => {
+            ("{hostClass}", ["native", "emulated", "none", "unknown"].contains(&text))
+        }
         ("GSXHostInfo_Query", "uptime") => ("{uptime}", number),
         ("GSXHostInfo_Query", "loadAverage") => (
             "{load}",

@@ -88,6 +88,8 @@ struct Machine {
     /// Unix seconds.
     started: i64,
     usage: Usage,
+    /// What the guest says its address is.
+    ip: Option<String>,
     /// What waits for an answer, by number.
     asked: BTreeMap<u32, Pending>,
     next_request: u32,
@@ -132,6 +134,8 @@ enum Purpose {
     Forward { pieces: Vec<FromVmx>, closes: bool, answers: Option<String> },
     /// How the machine is, for ourselves.
     Look,
+    /// The guest's address, for ourselves.
+    Address,
 }
 
 /// A request to a machine.
@@ -171,6 +175,7 @@ impl Machine {
             clock: Instant::now(),
             started: unix_now(),
             usage,
+            ip: None,
             asked: BTreeMap::new(),
             // Answers to what an earlier core has asked must not be taken for ours.
             next_request: u32::try_from(unix_now() & 0x7fff_ffff).unwrap_or(1),
@@ -248,8 +253,9 @@ impl Machines {
             pid: machine.handles.pid,
             started: machine.started,
             cpu_percent: machine.usage.percent(),
-            // Consoles come through the gateway, which hands none over yet.
+            // Filled in by whoever knows the sessions.
             remote_connections: 0,
+            ip: machine.ip.clone(),
             status: machine.now(),
         };
         self.entries.iter_mut().filter(|(_, machine)| machine.is_up()).map(running).collect()

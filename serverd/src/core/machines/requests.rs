@@ -37,6 +37,12 @@ const MAX_EVENTS: u32 = 10_000;
 /// How long a core that starts waits for machines that it finds again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
+/// The guest variable that has the guest's address.
+const ADDRESS: &str = "ip";
+
+/// Longest address that is shown, in bytes.
+const MAX_ADDRESS: usize = 256;
+
 /// When a machine that has just been started is looked at again: it has found out by then how the host
 /// runs it.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
@@ -278,7 +284,10 @@ impl Supervisor {
 
     /// Which machines have a process.
     pub(in crate::core) fn tell_running(&mut self, asker: Asker) -> Result<(), String> {
-        let running = self.machines.running();
+        let mut running = self.machines.running();
+        for machine in &mut running {
+            machine.remote_connections = u32::try_from(self.consoles(&machine.config)).unwrap_or(u32::MAX);
+        }
         let pieces = in_pieces(running.into_iter(), |machine| {
             let mut bytes = Vec::new();
             ::link::wire::Wire::put(machine, &mut bytes);
@@ -341,6 +350,7 @@ impl Supervisor {
     pub(in crate::core) fn metrics(&mut self) -> Metrics {
         let mut metrics = Metrics {
             requests: self.request_count(),
+            ops: crate::figures::read(&self.figures()),
             registered: self.shared.inventory.len() as u64,
             ..Metrics::default()
         };
@@ -451,6 +461,14 @@ impl Supervisor {
         }
     }
 
+    /// Asks what the guest says its address is.
+    fn look_for_address(&mut self, id: MachineId) {
+        if let Some((_, machine)) = self.machines.by_id(id) {
+            let pending = Pending { asker: None, purpose: Purpose::Address, user: None };
+            let _ = machine.ask(ToVmx::GetGuestInfo { request: 0, key: ADDRESS.into() }, pending);
+        }
+    }
+
     /// Obeys one message; an error is a breach of the rules.
     fn machine_says(&mut self, id: MachineId, message: FromVmx, fds: Vec<OwnedFd>) -> Result<(), String> {
         if let Some(number) = answered(&message) {
@@ -486,6 +504,7 @@ impl Supervisor {
                 machine.status.state = to;
                 if to == State::On && !matches!(from, State::On | State::Stuck) {
                     machine.status.uptime = 0;
+                    machine.ip = None;
                     machine.clock = tokio::time::Instant::now();
                     machine.started = unix_now();
                     machine.is_maintenance = false;
@@ -563,6 +582,9 @@ impl Supervisor {
             }
             FromVmx::GuestInfo { mut key } => {
                 cut(&mut key, 1024);
+                if key.eq_ignore_ascii_case(ADDRESS) {
+                    self.look_for_address(id);
+                }
                 self.announce(None, &config, Happened::GuestInfo { key });
                 refresh = false;
             }
@@ -633,6 +655,12 @@ impl Supervisor {
                 machine.set_status(status);
                 let state = machine.status.state;
                 self.settle_with(pending.asker, Ok(Answer::State { state }));
+            }
+            (Purpose::Address, FromVmx::Value { value, .. }) => {
+                machine.ip = value.map(|mut value| {
+                    cut(&mut value, MAX_ADDRESS);
+                    value
+                });
             }
             (Purpose::Forward { pieces, .. }, message @ FromVmx::OneSnapshot { .. }) => {
                 if pieces.len() < MAX_PIECES {
@@ -859,6 +887,7 @@ impl Supervisor {
                 machine.ending = !machine.is_up();
                 let to = machine.status.state;
                 machine.handles.attach(id, channel, &events);
+                self.look_for_address(id);
                 for message in early {
                     self.machine_event(id, MachineEvent::Message(message, Vec::new()));
                 }

@@ -122,7 +122,7 @@ fn handover() -> Handover {
         login_time: 0,
     };
     let (socket, _) = UnixStream::pair().unwrap();
-    Handover { identity, early: Vec::new(), socket: socket.into(), attempts: 1 }
+    Handover { identity, early: Vec::new(), socket: socket.into(), machine: None, attempts: 1 }
 }
 
 #[tokio::test]
@@ -153,7 +153,10 @@ async fn whatever_makes_no_sense_ends_the_process() {
         (ToCore::TaskEnded { task: 1, end: TaskEnd::Done, done: 0, total: 0 }, "a task of nobody"),
         (ToCore::Cleaned { task: 1, left: String::new() }, "nobody told it to clean"),
         (ask(Ask::Register { config: "/a.vmx".into(), private: false }), "without the descriptor"),
-        (ask(Ask::Attach { session: 9, config: "/a.vmx".into() }), "a session of somebody else"),
+        (
+            ask(Ask::Attach { session: 9, config: "/a.vmx".into(), console: false }),
+            "a session of somebody else",
+        ),
         (
             ask(Ask::BeginTask { op: "x".into(), total: 1, directory: "/d".into(), prefix: "../x".into() }),
             "a prefix that leaves the directory",
@@ -235,7 +238,7 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
     assert_eq!(changes.iter().map(|change| &change.config).collect::<Vec<_>>(), [&config]);
 
     // Connected until the session ends.
-    let attach = Ask::Attach { session: 1, config: config.clone() };
+    let attach = Ask::Attach { session: 1, config: config.clone(), console: false };
     stage.says_with(ToCore::Ask { question: 5, ask: Inner(attach) }, vec![open()]);
     stage.settle().await;
     assert_eq!(stage.answer().await, (5, Answer::Done {}));
@@ -358,4 +361,52 @@ async fn the_gateways_answer_finds_whoever_asked() {
     let (question, answer) = stage.answer().await;
     assert_eq!(question, 8);
     assert!(refused(answer).contains("went away"));
+}
+
+/// A gateway that the test plays.
+fn gateway(stage: &mut Stage) -> Channel<link::gateway::ToServerd, link::gateway::ToAuthd> {
+    let (ours, theirs) = link::channel::pair().unwrap();
+    let outbox = Outbox::new(8);
+    let channel: Channel<link::gateway::ToAuthd, link::gateway::ToServerd> = Channel::from_fd(ours).unwrap();
+    tokio::spawn(outbox.clone().run(Arc::new(channel)));
+    stage.supervisor.linked(outbox);
+    Channel::from_fd(theirs).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_to_a_machine_is_what_its_own_process_says() {
+    use link::gateway::{Declined, ToAuthd};
+    let mut stage = Stage::new(0);
+    let gateway = gateway(&mut stage);
+    let identity = handover().identity;
+    let config = || "/a.vmx".to_owned();
+    for (session, declined, answer) in [
+        (1, None, ToAuthd::Accept { session: 1 }),
+        (2, Some(Declined::Denied), ToAuthd::Decline { session: 2, why: Declined::Denied }),
+    ] {
+        stage.admission.reserve(session, 1000, Instant::now()).unwrap();
+        stage.supervisor.connect(session, &identity, config(), false, &mut stage.admission);
+        let number = match stage.process.recv().await.unwrap().unwrap().0 {
+            ToSession::Connect { number, config, console: false, .. } if config == "/a.vmx" => number,
+            other => panic!("{other:?}"),
+        };
+        // An answer to another question is no answer, and it may not leave meanwhile.
+        stage.says(ToCore::Connectable { number: number + 7, declined: None });
+        stage.says(ToCore::Idle { received: 0 });
+        stage.says(ToCore::Connectable { number, declined });
+        assert_eq!(gateway.recv().await.unwrap().unwrap().0, answer);
+        assert!(!stage.killed().await);
+    }
+    assert_eq!(stage.supervisor.connected(1).as_deref(), Some("/a.vmx"));
+    assert_eq!((stage.supervisor.connected(1), stage.supervisor.connected(2)), (None, None));
+    // A process that dies while it looks: the gateway is told at once, and the place is free again.
+    stage.admission.reserve(3, 1000, Instant::now()).unwrap();
+    stage.supervisor.connect(3, &identity, config(), false, &mut stage.admission);
+    let Stage { supervisor, admission, .. } = &mut stage;
+    supervisor.event(ID, ProcessEvent::ChannelEnded(Ok(())), admission);
+    supervisor.event(ID, ProcessEvent::Exited("killed".into()), admission);
+    match gateway.recv().await.unwrap().unwrap().0 {
+        ToAuthd::Refuse { session: 3, .. } => {}
+        other => panic!("{other:?}"),
+    }
 }
