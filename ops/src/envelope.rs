@@ -461,6 +461,25 @@ mod tests {
     }
 
     #[test]
+    fn on_a_connection_to_a_machine_it_need_not_be_named() {
+        use crate::vm_facts::GetState;
+        use crate::vm_power::Stop;
+        fn config<O: Operation>(inside: &str, machine: Option<&str>, of: fn(O) -> String) -> Option<String> {
+            let text = format!("<exec><op>{}</op>{inside}</exec>", O::ROW.name);
+            let request = parse(Document::check(&text).unwrap()).unwrap();
+            O::read(request.into_input().about(machine)).ok().map(of)
+        }
+        let state = |inside, machine| config::<GetState>(inside, machine, |get| get.config.to_string());
+        // One whose parameters stand in a group.
+        let stop = |inside, machine| config::<Stop>(inside, machine, |stop| stop.request.config.to_string());
+        for of in [state, stop] {
+            assert_eq!(of("", Some("/a.vmx")).as_deref(), Some("/a.vmx"));
+            assert_eq!(of("<in><cfg>/b.vmx</cfg></in>", Some("/a.vmx")).as_deref(), Some("/b.vmx"));
+            assert_eq!(of("<in/>", None), None);
+        }
+    }
+
+    #[test]
     fn replies() {
         let product = Product::default();
         let reply = IsAdminUserReply { user: "a<b".into(), is_admin: false };

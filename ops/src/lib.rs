@@ -123,6 +123,9 @@ pub trait FragmentInput: Sized {
     /// [`Fault::Malformed`] only.
     fn accept(slots: &mut Self::Slots, name: &str, input: &mut reader::Input<'_>) -> Result<bool, Fault>;
 
+    /// On a connection to one machine: takes it for a `config` of the group that was not named.
+    fn own_machine(slots: &mut Self::Slots, input: &reader::Input<'_>);
+
     /// The group, after everything was read.
     ///
     /// # Errors

@@ -40,13 +40,7 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
     let other = other(&model, &place, &quote! { &mut input });
     let values = model.fields.iter().map(|field| value(field, &place(field)));
     // On a connection to one machine it need not be named.
-    let own = model.fields.iter().filter(|field| {
-        field.name == "config" && matches!(field.kind, Kind::Single(_)) && field.default.is_none()
-    });
-    let own = own.filter(|field| !matches!(field.place, Place::Flat)).map(|field| {
-        let slot = place(field);
-        quote! { input.own_machine(&mut #slot); }
-    });
+    let own = own_machine(&model, &place, &quote! { &input });
     // An operation without parameters needs no match at all.
     let body = if model.fields.is_empty() {
         quote! { while input.field()?.is_some() { input.skip()?; } }
@@ -84,7 +78,7 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
             ) -> ::core::result::Result<Self, ::ops::Fault> {
                 #(#slots)*
                 #body
-                #(#own)*
+                #own
                 input.finish()?;
                 ::core::result::Result::Ok(Self { #(#values),* })
             }
@@ -108,6 +102,7 @@ pub fn fragment(model: &Model) -> TokenStream {
     let arms = model.fields.iter().map(|field| arm(field, &place(field), &quote! { input }));
     let other = other(model, &place, &quote! { input });
     let values = model.fields.iter().map(|field| value(field, &place(field)));
+    let own = own_machine(model, &place, &quote! { input });
     quote! {
         #[doc(hidden)]
         #[derive(Debug, Default)]
@@ -127,6 +122,11 @@ pub fn fragment(model: &Model) -> TokenStream {
                     other => return ::core::result::Result::Ok(#other),
                 }
                 ::core::result::Result::Ok(true)
+            }
+
+            #[allow(unused_variables)]
+            fn own_machine(slots: &mut Self::Slots, input: &::ops::reader::Input<'_>) {
+                #own
             }
 
             fn build(slots: Self::Slots) -> ::core::result::Result<Self, ::ops::Fault> {
@@ -225,6 +225,23 @@ fn other(model: &Model, place: &dyn Fn(&Field) -> TokenStream, input: &TokenStre
     } else {
         quote! { #(#groups)||* }
     }
+}
+
+/// Gives a `config` that was not named the machine of the connection; in groups as well.
+fn own_machine(model: &Model, place: &dyn Fn(&Field) -> TokenStream, input: &TokenStream) -> TokenStream {
+    let fields = model.fields.iter().filter_map(|field| {
+        let (slot, ty) = (place(field), field.value_type());
+        match (&field.place, &field.kind) {
+            (Place::Flat, _) => {
+                Some(quote! { <#ty as ::ops::FragmentInput>::own_machine(&mut #slot, #input); })
+            }
+            (_, Kind::Single(_)) if field.name == "config" && field.default.is_none() => {
+                Some(quote! { ::ops::reader::Input::own_machine(#input, &mut #slot); })
+            }
+            _ => None,
+        }
+    });
+    quote! { #(#fields)* }
 }
 
 /// The initialiser of one field.
