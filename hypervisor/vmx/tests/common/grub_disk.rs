@@ -17,13 +17,13 @@ pub fn missing() -> Vec<&'static str> {
 }
 
 /// Whether a program is installed.
-fn in_path(program: &str) -> bool {
+pub fn in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// Runs a program that must succeed.
-fn run(program: &str, arguments: &[&std::ffi::OsStr]) {
+pub fn run(program: &str, arguments: &[&std::ffi::OsStr]) {
     let output = std::process::Command::new(program).args(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program}: {error}");

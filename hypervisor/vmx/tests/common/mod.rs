@@ -5,6 +5,9 @@
 #[path = "grub_disk.rs"]
 mod grub;
 
+#[allow(unused_imports)] // as above
+pub use grub::{in_path, run};
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
