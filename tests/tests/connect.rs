@@ -241,7 +241,7 @@ fn requests_are_counted_by_operation_and_result() {
     let instance = Setup::new().start();
     let mut exec = instance.exec();
     for number in 0..5 {
-        exec.inc(number);
+        assert_eq!(exec.inc(number), number + 1);
     }
     assert!(!exec.op("inc", "<number>x</number>").ok());
     assert!(!exec.op("NoSuchOperation", "").ok());

@@ -363,21 +363,18 @@ async fn the_gateways_answer_finds_whoever_asked() {
     assert!(refused(answer).contains("went away"));
 }
 
-/// A gateway that the test plays.
-fn gateway(stage: &mut Stage) -> Channel<link::gateway::ToServerd, link::gateway::ToAuthd> {
-    let (ours, theirs) = link::channel::pair().unwrap();
-    let outbox = Outbox::new(8);
-    let channel: Channel<link::gateway::ToAuthd, link::gateway::ToServerd> = Channel::from_fd(ours).unwrap();
-    tokio::spawn(outbox.clone().run(Arc::new(channel)));
+/// The same, and the supervisor knows of it.
+fn linked_gateway(stage: &mut Stage) -> Channel<link::gateway::ToServerd, link::gateway::ToAuthd> {
+    let (outbox, channel) = gateway();
     stage.supervisor.linked(outbox);
-    Channel::from_fd(theirs).unwrap()
+    channel
 }
 
 #[tokio::test]
 async fn a_connection_to_a_machine_is_what_its_own_process_says() {
     use link::gateway::{Declined, ToAuthd};
     let mut stage = Stage::new(0);
-    let gateway = gateway(&mut stage);
+    let gateway = linked_gateway(&mut stage);
     let identity = handover().identity;
     let config = || "/a.vmx".to_owned();
     for (session, declined, answer) in [
