@@ -34,6 +34,8 @@ pub struct Connection {
 struct Link {
     stream: Stream,
     inbox: Inbox,
+    /// The server closes after its last reply.
+    ends: bool,
 }
 
 impl Connection {
@@ -81,9 +83,10 @@ impl Connection {
         let deadline = Instant::now() + self.params.timeout;
         self.revive(deadline)?;
         let reply = self.exchange(request, deadline);
-        // The server closes after a document that it could not read.
-        if reply.is_err() || whole.is_err() {
-            self.drop_link();
+        match &mut self.link {
+            // The server closes after a document that it could not read.
+            Some(link) if reply.is_ok() => link.ends = whole.is_err(),
+            _ => self.drop_link(),
         }
         reply
     }
@@ -206,12 +209,15 @@ impl Link {
     }
 
     fn open_until(params: &Params, deadline: Instant) -> Result<Self, Error> {
-        Ok(Link { stream: dialogue::open(params, deadline)?, inbox: Inbox::with_limits(&REPLY) })
+        Ok(Link { stream: dialogue::open(params, deadline)?, inbox: Inbox::with_limits(&REPLY), ends: false })
     }
 
     /// Whether the server has not ended the connection. Takes in what came unasked, which is white
     /// space at most.
     fn is_alive(&mut self) -> Result<bool, Error> {
+        if self.ends {
+            return Ok(false);
+        }
         self.stream.set_deadline(Instant::now());
         loop {
             match read(&mut self.stream, &mut self.inbox) {
