@@ -114,7 +114,7 @@ fn java_drives_every_entry() {
     let at = directory.path();
     let source = programs::repository().join("tests/tests/vmcontrol/java/Drive.java");
     let mut command = Command::new("ecj");
-    command.args(["-source", "11", "-target", "11", "-nowarn", "-cp", CLASSES, "-d"]).arg(at).arg(source);
+    command.args(["-source", "11", "-target", "11", "-nowarn", "-proc:none", "-cp", CLASSES, "-d"]).arg(at).arg(source);
     account::output(&mut command);
 
     let account = Account::new();
@@ -128,21 +128,15 @@ fn java_drives_every_entry() {
     let picture = at.join("screen.png");
     let classes = format!("{CLASSES}:{}", at.display());
     for (library, complaints) in [(programs::library(), false), (without_newer_names(at), true)] {
-        let mut command = java(&classes);
-        // The C heap of the Java process checks what is released: twice, or never given, is the end.
-        command.env("MALLOC_CHECK_", "3").env("MALLOC_PERTURB_", "90").env("GLIBC_TUNABLES", "glibc.malloc.check=3");
-        command.env("LD_PRELOAD", "libc_malloc_debug.so.0").env("VMSERVERD_ROOT", instance.base.root());
         let mut shlib = std::ffi::OsString::from("-Dvmcontrol.shlib=");
         shlib.push(&library);
-        // Properties stand before the class.
-        let mut drive = Command::new("java");
-        drive.arg(shlib).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            drive.env(name, value.unwrap_or_default());
-        }
-        drive.arg("Drive").arg(&path).arg(path.with_file_name("unknown.vmx")).arg(&account.name).arg(&picture);
+        let mut drive = java(&classes);
+        // The C heap of the Java process checks what is released: twice, or never given, is the end.
+        drive.env("LD_PRELOAD", "libc_malloc_debug.so.0").env("MALLOC_CHECK_", "3").env("MALLOC_PERTURB_", "90");
+        drive.env("VMSERVERD_ROOT", instance.base.root()).arg(shlib).arg("Drive");
+        drive.arg(&path).arg(path.with_file_name("unknown.vmx")).arg(&account.name).arg(&picture);
         drive.args(power.is_ok().then_some("on"));
-        let output = drive.stdin(Stdio::null()).output().unwrap();
+        let output = drive.output().unwrap();
         let (stdout, stderr) = texts(&output);
         assert!(output.status.success() && stdout.ends_with("driven\n"), "{stdout}{stderr}");
         assert_eq!(complains(&stderr), complaints, "{stderr}");

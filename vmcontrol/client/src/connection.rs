@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use ops::{Document, ErrorCode, Inbox, Reason};
+use ops::{Document, ErrorCode, Guard, Progress, Reason};
 
 use crate::dialogue;
 use crate::error::{Error, system_text};
@@ -33,7 +33,10 @@ pub struct Connection {
 /// An open stream and what was read ahead on it.
 struct Link {
     stream: Stream,
-    inbox: Inbox,
+    /// Finds where a reply ends, and refuses what is none at its first wrong byte.
+    guard: Guard,
+    /// What came and belongs to no reply yet. Grows by doubling, as far as bytes really come.
+    pending: Vec<u8>,
     /// The server closes after its last reply.
     ends: bool,
 }
@@ -209,7 +212,8 @@ impl Link {
     }
 
     fn open_until(params: &Params, deadline: Instant) -> Result<Self, Error> {
-        Ok(Link { stream: dialogue::open(params, deadline)?, inbox: Inbox::with_limits(&REPLY), ends: false })
+        let stream = dialogue::open(params, deadline)?;
+        Ok(Link { stream, guard: Guard::with_limits(&REPLY), pending: Vec::new(), ends: false })
     }
 
     /// Whether the server has not ended the connection. Takes in what came unasked, which is white
@@ -220,14 +224,13 @@ impl Link {
         }
         self.stream.set_deadline(Instant::now());
         loop {
-            match read(&mut self.stream, &mut self.inbox) {
+            let document = self.next().map_err(Error::garbage)?.is_some();
+            if document || !self.pending.is_empty() {
+                return Err(Error::garbage("the server said something unasked"));
+            }
+            match self.read() {
                 Ok(0) => return Ok(false),
-                Ok(_) => {
-                    let document = self.inbox.next().map_err(Error::garbage)?.is_some();
-                    if document || !self.inbox.is_empty() {
-                        return Err(Error::garbage("the server said something unasked"));
-                    }
-                }
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(true),
                 Err(_) => return Ok(false),
             }
@@ -241,21 +244,38 @@ impl Link {
         bytes.push(b'\n');
         self.stream.send(&bytes)?;
         loop {
-            if let Some(document) = self.inbox.next()? {
-                return Ok(document.as_str().to_owned());
+            if let Some(document) = self.next()? {
+                return Ok(document);
             }
-            if read(&mut self.stream, &mut self.inbox)? == 0 {
+            if self.read()? == 0 {
                 let text = "the server closed the connection before it had answered";
                 return Err(io::Error::new(ErrorKind::UnexpectedEof, text).into());
             }
         }
     }
-}
 
-/// Reads once into the inbox; 0 is the end.
-fn read(stream: &mut Stream, inbox: &mut Inbox) -> io::Result<usize> {
-    let mut buffer = [0; 16 * 1024];
-    let length = stream.read(&mut buffer)?;
-    inbox.feed(buffer.get(..length).unwrap_or_default());
-    Ok(length)
+    /// The next whole document of what came. White space between documents is dropped.
+    fn next(&mut self) -> Result<Option<String>, Reason> {
+        while !self.pending.is_empty() {
+            match self.guard.scan(&self.pending) {
+                Progress::Skip(padding) => drop(self.pending.drain(..padding)),
+                Progress::More => return Ok(None),
+                Progress::Refused(reason) => return Err(reason),
+                Progress::Document(length) => {
+                    let rest = self.pending.split_off(length);
+                    let document = std::mem::replace(&mut self.pending, rest);
+                    return String::from_utf8(document).map(Some).map_err(|_| Reason::Utf8);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads once; 0 is the end.
+    fn read(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 16 * 1024];
+        let length = self.stream.read(&mut buffer)?;
+        self.pending.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        Ok(length)
+    }
 }
