@@ -225,7 +225,9 @@ impl Vm {
 
     /// A figure of the machine.
     pub fn resource(&mut self, name: &str) -> Result<String, Error> {
-        self.ask_with("VM_GetResource", |request| request.text("name", name))?.need("value").map(str::to_owned)
+        self.ask_with("VM_GetResource", |request| request.text("name", name))?
+            .need("value")
+            .map(str::to_owned)
     }
 
     /// Sets a figure of the machine.
@@ -341,7 +343,10 @@ mod tests {
         let mut vm = Vm::default();
         assert_eq!(vm.execution_state().unwrap_err().code, ErrorCode::NotConnected);
         assert_eq!(vm.config_file_name().unwrap_err().code, ErrorCode::NotConnected);
-        assert_eq!(vm.create_snapshot(|| panic!("rubbish is not looked at")).unwrap_err().code, ErrorCode::NotConnected);
+        assert_eq!(
+            vm.create_snapshot(|| panic!("rubbish is not looked at")).unwrap_err().code,
+            ErrorCode::NotConnected
+        );
         let screenshot = vm.save_screenshot(Path::new("/x.png"), "PNG");
         assert_eq!(screenshot.unwrap_err().code, ErrorCode::NotConnected);
     }

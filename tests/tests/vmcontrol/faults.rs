@@ -71,7 +71,8 @@ struct Caller {
 impl Caller {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let program = c::compile(directory.path(), &c::sources().join("call.c"), "call", &["-fsanitize=address"]);
+        let program =
+            c::compile(directory.path(), &c::sources().join("call.c"), "call", &["-fsanitize=address"]);
         Caller { directory, program }
     }
 

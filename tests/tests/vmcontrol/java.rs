@@ -6,8 +6,8 @@ use std::process::{Command, Output, Stdio};
 use tests::skip::{need_program, skipped};
 use tests::{Account, Setup, account, need_root, programs};
 
-use crate::machines::{kvm, machine};
 use crate::c;
+use crate::machines::{kvm, machine};
 
 const CLASSES: &str = "/usr/share/java/sigar.jar";
 
@@ -27,7 +27,12 @@ fn need_sigar(what: &str) -> bool {
 fn java(classes: &str) -> Command {
     let mut command = Command::new("java");
     // Small and quick to start: a busy machine has two processors for all tests.
-    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx64m", "-Djava.library.path=/usr/lib/jni"]);
+    command.args([
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+UseSerialGC",
+        "-Xmx64m",
+        "-Djava.library.path=/usr/lib/jni",
+    ]);
     command.args(["-cp", classes]).env("VMCONTROL_DEBUG", "1").stdin(Stdio::null());
     command
 }
@@ -114,7 +119,10 @@ fn java_drives_every_entry() {
     let at = directory.path();
     let source = programs::repository().join("tests/tests/vmcontrol/java/Drive.java");
     let mut command = Command::new("ecj");
-    command.args(["-source", "11", "-target", "11", "-nowarn", "-proc:none", "-cp", CLASSES, "-d"]).arg(at).arg(source);
+    command
+        .args(["-source", "11", "-target", "11", "-nowarn", "-proc:none", "-cp", CLASSES, "-d"])
+        .arg(at)
+        .arg(source);
     account::output(&mut command);
 
     let account = Account::new();
@@ -132,7 +140,10 @@ fn java_drives_every_entry() {
         shlib.push(&library);
         let mut drive = java(&classes);
         // The C heap of the Java process checks what is released: twice, or never given, is the end.
-        drive.env("LD_PRELOAD", "libc_malloc_debug.so.0").env("MALLOC_CHECK_", "3").env("MALLOC_PERTURB_", "90");
+        drive
+            .env("LD_PRELOAD", "libc_malloc_debug.so.0")
+            .env("MALLOC_CHECK_", "3")
+            .env("MALLOC_PERTURB_", "90");
         drive.env("VMSERVERD_ROOT", instance.base.root()).arg(shlib).arg("Drive");
         drive.arg(&path).arg(path.with_file_name("unknown.vmx")).arg(&account.name).arg(&picture);
         drive.args(power.is_ok().then_some("on"));

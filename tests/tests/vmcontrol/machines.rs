@@ -68,7 +68,12 @@ fn programs_in_c_do_everything() {
     if need_program("the C library under valgrind", "valgrind") {
         let plain = c::compile(at, &source, "walk", &["-fstack-protector-all"]);
         let mut command = Command::new("valgrind");
-        command.args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        command.args([
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite",
+        ]);
         command.arg(plain);
         walk(command, &[]);
     }
@@ -86,7 +91,9 @@ fn programs_in_c_do_everything() {
         // ThreadSanitizer of this compiler knows no other layout of memory.
         let mut command = Command::new("setarch");
         command.args(["--addr-no-randomize"]).arg(program).arg(&path).arg("64");
-        command.env("VMSERVERD_ROOT", &root).env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()));
+        command
+            .env("VMSERVERD_ROOT", &root)
+            .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()));
         assert_eq!(account::output(&mut command), "joined\n", "{sanitizer}");
     }
 

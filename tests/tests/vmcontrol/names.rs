@@ -23,8 +23,7 @@ const NAMES: &str = "
 const RECORD: &str = "vmcontrol/abi.txt";
 
 fn historical() -> BTreeSet<String> {
-    let names: BTreeSet<String> =
-        NAMES.split_whitespace().map(|name| format!("VMControl_{name}")).collect();
+    let names: BTreeSet<String> = NAMES.split_whitespace().map(|name| format!("VMControl_{name}")).collect();
     assert_eq!(names.len(), 49);
     names
 }
@@ -48,11 +47,13 @@ fn the_names_and_no_others() {
     // By explicit path, under any file name, as dynamic clients load it.
     let copy = directory.path().join("any name.so");
     std::fs::copy(&library, &copy).unwrap();
-    let program = c::compile(directory.path(), &c::sources().join("names.c"), "names", &["-D_GNU_SOURCE", "-ldl"]);
+    let program =
+        c::compile(directory.path(), &c::sources().join("names.c"), "names", &["-D_GNU_SOURCE", "-ldl"]);
     assert_eq!(account::output(Command::new(program).arg(&copy).args(&all)), "");
     let dynamic = account::output(Command::new("readelf").args(["--dynamic", "--wide"]).arg(&library));
     assert!(dynamic.contains("soname: [libvmcontrol.so.1]"), "{dynamic}");
-    let needed = dynamic.lines().filter_map(|line| line.split_once("Shared library: [")).map(|(_, name)| name);
+    let needed =
+        dynamic.lines().filter_map(|line| line.split_once("Shared library: [")).map(|(_, name)| name);
     for name in needed {
         assert!(name.starts_with("libc.so") || name.starts_with("ld-linux"), "needs {name}");
     }
@@ -95,5 +96,8 @@ fn the_interface_is_the_recorded_one() {
         std::fs::write(&record, &now).unwrap();
     }
     let then = std::fs::read_to_string(&record).unwrap();
-    assert_eq!(now, then, "the interface has changed; if that is meant, write {RECORD} with VMSERVERD_BLESS=1");
+    assert_eq!(
+        now, then,
+        "the interface has changed; if that is meant, write {RECORD} with VMSERVERD_BLESS=1"
+    );
 }

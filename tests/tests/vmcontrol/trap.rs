@@ -27,7 +27,9 @@ fn fake(product: u32) -> (u16, std::thread::JoinHandle<String>) {
                 "USER" => "331 Password required.\r\n".to_owned(),
                 "PASS" => "230 User user logged in.\r\n".to_owned(),
                 "GLOBAL" => "200 Connected to vmware-serverd.\r\n".to_owned(),
-                _ if line.contains("<op>VM_GetProductInfo</op>") => reply(&format!("<product>{product}</product>")),
+                _ if line.contains("<op>VM_GetProductInfo</op>") => {
+                    reply(&format!("<product>{product}</product>"))
+                }
                 _ if line.contains("<op>VM_CreateSnapshot</op>") => {
                     snapshot.push_str(&line);
                     reply("<snapshotId>1</snapshotId>")
@@ -44,7 +46,8 @@ fn fake(product: u32) -> (u16, std::thread::JoinHandle<String>) {
 #[test]
 fn rubbish_is_looked_at_only_where_it_is_none() {
     let directory = tempfile::tempdir().unwrap();
-    let program = c::compile(directory.path(), &c::sources().join("snapshot.c"), "snapshot", &["-fsanitize=address"]);
+    let program =
+        c::compile(directory.path(), &c::sources().join("snapshot.c"), "snapshot", &["-fsanitize=address"]);
     let start = "<exec><op>VM_CreateSnapshot</op><in><config>/a.vmx</config>";
     for (product, form, expected) in [
         (2, "short", "</in></exec>"),

@@ -84,14 +84,15 @@ impl Target {
         };
         let thread = std::thread::Builder::new().name("vmcontrol-resolve".to_owned());
         let failed = |error: &std::io::Error| {
-            Error::with(ErrorCode::NetFail, format_args!("cannot look up host {host}: {}", system_text(error)))
+            Error::with(
+                ErrorCode::NetFail,
+                format_args!("cannot look up host {host}: {}", system_text(error)),
+            )
         };
         thread.spawn(resolver).map_err(|error| failed(&error))?;
         match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(found)) if !found.is_empty() => Ok(found),
-            Ok(Ok(_)) => {
-                Err(Error::with(ErrorCode::NetFail, format_args!("host {host} has no address")))
-            }
+            Ok(Ok(_)) => Err(Error::with(ErrorCode::NetFail, format_args!("host {host} has no address"))),
             Ok(Err(error)) => Err(failed(&error)),
             Err(_) => {
                 Err(Error::with(ErrorCode::Timeout, format_args!("looking up host {host} takes too long")))
@@ -183,10 +184,9 @@ mod tests {
     #[test]
     fn with_a_host_it_is_tcp() {
         let deadline = Instant::now() + std::time::Duration::from_secs(5);
-        for (host, name, address) in [
-            ("127.0.0.1", "127.0.0.1:902", "127.0.0.1:902"),
-            ("::1", "[::1]:902", "[::1]:902"),
-        ] {
+        for (host, name, address) in
+            [("127.0.0.1", "127.0.0.1:902", "127.0.0.1:902"), ("::1", "[::1]:902", "[::1]:902")]
+        {
             let found = target("", to(host, 0));
             assert_eq!((found.socket.is_none(), found.name().as_str()), (true, name));
             assert_eq!(found.addresses(deadline).unwrap(), [address.parse().unwrap()]);

@@ -184,7 +184,10 @@ impl Drop for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("params", &self.params).field("open", &self.is_connected()).finish()
+        f.debug_struct("Connection")
+            .field("params", &self.params)
+            .field("open", &self.is_connected())
+            .finish()
     }
 }
 

@@ -70,7 +70,8 @@ impl Dialogue<'_> {
         }
         let place = target.host.as_deref().map_or("this machine".to_owned(), |host| format!("host {host}"));
         let tried = tried.join("; ");
-        let detail = format_args!("cannot reach vmware-authd on {place} ({tried}). Is the service running there?");
+        let detail =
+            format_args!("cannot reach vmware-authd on {place} ({tried}). Is the service running there?");
         Err(Error::with(ErrorCode::NetFail, detail))
     }
 
@@ -101,7 +102,9 @@ impl Dialogue<'_> {
         while stream.conn.is_handshaking() {
             match stream.conn.complete_io(&mut stream.sock) {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::TimedOut => return Err(self.late("the TLS handshake")),
+                Err(error) if error.kind() == ErrorKind::TimedOut => {
+                    return Err(self.late("the TLS handshake"));
+                }
                 Err(error) => return Err(failed(&system_text(&error))),
             }
         }
@@ -160,7 +163,8 @@ impl Dialogue<'_> {
         loop {
             let length = stream.read(&mut buffer).map_err(|error| self.lost(&error))?;
             if length == 0 {
-                let detail = format_args!("vmware-authd on {} closed the connection before the login", self.name);
+                let detail =
+                    format_args!("vmware-authd on {} closed the connection before the login", self.name);
                 return Err(Error::with(ErrorCode::Disconnect, detail));
             }
             received.extend_from_slice(buffer.get(..length).unwrap_or_default());
@@ -213,7 +217,8 @@ fn check_banner(banner: &str) -> Result<bool, Error> {
     let Some(version) = banner.strip_prefix(START) else { return Err(refusal(banner)) };
     // 1.00, 1.0 and 1.10 are known; the number is the lowest version that a client must speak.
     if version.split(['.', ':', ',', ' ']).next() != Some("1") {
-        let detail = format_args!("this client speaks version 1 of the protocol, the server says: {}", cut(banner));
+        let detail =
+            format_args!("this client speaks version 1 of the protocol, the server says: {}", cut(banner));
         return Err(Error::with(ErrorCode::BadVersion, detail));
     }
     Ok(version.contains("SSL Required"))
@@ -240,7 +245,9 @@ fn refusal(line: &str) -> Error {
         "514" => with(ErrorCode::BadState),
         "530" | "550" => with(ErrorCode::NoAccess),
         "551" => {
-            let path = text.strip_prefix("The config file ").and_then(|rest| rest.strip_suffix(" is not registered."));
+            let path = text
+                .strip_prefix("The config file ")
+                .and_then(|rest| rest.strip_suffix(" is not registered."));
             path.map_or_else(|| with(ErrorCode::NoSuchVm), |path| ops::Error::not_registered(path).into())
         }
         "552" => with(ErrorCode::VmBusy),

@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn texts_have_the_shape_that_scripts_know() {
         assert_eq!(Error::new(ErrorCode::NoSuchVm).text, "No such virtual machine");
-        assert_eq!(Error::invalid("port", "not in 1 to 65535").text, "Invalid argument: port: not in 1 to 65535");
+        assert_eq!(
+            Error::invalid("port", "not in 1 to 65535").text,
+            "Invalid argument: port: not in 1 to 65535"
+        );
         assert_eq!(system_text(&io::Error::from_raw_os_error(2)), "No such file or directory");
         assert_eq!(system_text(&io::Error::other("x")), "x");
     }

@@ -147,7 +147,9 @@ impl Element {
     /// -15 when there is none, or one that does not fit.
     pub fn number<N: std::str::FromStr>(&self, name: &str) -> Result<N, Error> {
         let text = self.need(name)?;
-        text.trim().parse().map_err(|_| Error::garbage(format_args!("{name} in the reply is no such number: {text}")))
+        text.trim()
+            .parse()
+            .map_err(|_| Error::garbage(format_args!("{name} in the reply is no such number: {text}")))
     }
 
     /// The yes or no in a child that must be there.
@@ -192,10 +194,9 @@ impl Reply {
             Some(other) => return Err(Error::garbage(format_args!("the return code is {other}"))),
             None => return Err(Error::garbage("there is no return code")),
         };
-        let error = (!ok).then(|| envelope.list("errors", "error").next().map_or_else(
-            || Error::new(ErrorCode::Unspecified),
-            cause,
-        ));
+        let error = (!ok).then(|| {
+            envelope.list("errors", "error").next().map_or_else(|| Error::new(ErrorCode::Unspecified), cause)
+        });
         let warnings = envelope.list("warnings", "warning").map(|warning| warning.content.clone()).collect();
         let out = envelope.children.iter_mut().find(|child| child.name == "out");
         let out = out.map(std::mem::take).unwrap_or_default();
@@ -294,7 +295,7 @@ mod tests {
     use super::*;
     use ops::envelope::{write_error, write_ok};
     use ops::machine::{PowerState, State};
-    use ops::vm_facts::{GetStateReply, GetState};
+    use ops::vm_facts::{GetState, GetStateReply};
     use ops::{Operation, Product};
 
     #[test]
@@ -327,13 +328,23 @@ mod tests {
             ("<exec><returncode>0</returncode></exec>", -999, "Unknown error"),
             ("<exec><returncode>0</returncode><errors><error/></errors></exec>", -999, "Unknown error"),
             ("<exec><returncode>0</returncode><errors><error>x</error></errors></exec>", -999, "x"),
-            ("<exec><returncode>0</returncode><errors><error code=\"-8\"/></errors></exec>", -8, ErrorCode::BadState.base_text()),
-            ("<exec><returncode>0</returncode><errors><error code=\"7\">y</error></errors></exec>", -999, "y"),
+            (
+                "<exec><returncode>0</returncode><errors><error code=\"-8\"/></errors></exec>",
+                -8,
+                ErrorCode::BadState.base_text(),
+            ),
+            (
+                "<exec><returncode>0</returncode><errors><error code=\"7\">y</error></errors></exec>",
+                -999,
+                "y",
+            ),
         ] {
             let error = Reply::parse(text).unwrap().into_result().unwrap_err();
             assert_eq!((error.code.number(), error.text.as_str()), (code, said), "{text}");
         }
-        for text in ["", "<exec/>", "<exec><returncode>2</returncode></exec>", "<a/>", "<exec><returncode>1</exec>"] {
+        for text in
+            ["", "<exec/>", "<exec><returncode>2</returncode></exec>", "<a/>", "<exec><returncode>1</exec>"]
+        {
             assert_eq!(Reply::parse(text).unwrap_err().code, ErrorCode::Garbage, "{text}");
         }
     }

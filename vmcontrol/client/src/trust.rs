@@ -248,7 +248,9 @@ mod tests {
         known.check("A:902", b"first", soon()).unwrap();
         let error = known.check("b:902", b"first", soon()).unwrap_err();
         assert_eq!(error.code, ErrorCode::NetFail);
-        for part in ["b:902", "remove line 2 of", "known_hosts", &fingerprint(b"first"), &fingerprint(b"other")] {
+        for part in
+            ["b:902", "remove line 2 of", "known_hosts", &fingerprint(b"first"), &fingerprint(b"other")]
+        {
             assert!(error.text.contains(part), "{part} in {}", error.text);
         }
         let text = fs::read_to_string(&known.path).unwrap();
@@ -279,7 +281,9 @@ mod tests {
         std::thread::scope(|scope| {
             for number in 0..16 {
                 let path = path.clone();
-                scope.spawn(move || KnownHosts { path }.check(&format!("h{number}:902"), b"x", soon()).unwrap());
+                scope.spawn(move || {
+                    KnownHosts { path }.check(&format!("h{number}:902"), b"x", soon()).unwrap()
+                });
             }
         });
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 16);

@@ -117,7 +117,10 @@ unsafe fn destroy<B: Body>(object: *mut Object<B>) {
 ///
 /// # Safety
 /// `object` is as in point 1.
-unsafe fn run<B: Body, R>(object: *const Object<B>, call: impl FnOnce(&mut B) -> Result<R, Error>) -> Option<R> {
+unsafe fn run<B: Body, R>(
+    object: *const Object<B>,
+    call: impl FnOnce(&mut B) -> Result<R, Error>,
+) -> Option<R> {
     // SAFETY: handed on.
     let object = unsafe { share(object) }?;
     object.run(call)

@@ -56,8 +56,12 @@ pub unsafe extern "C" fn VMControl_ConnectParamsNew(
         let [Ok(hostname), Ok(username), Ok(password)] = strings else { return ptr::null_mut() };
         let Ok(params) = Owned::<VMControlConnectParams>::zeroed(1) else { return ptr::null_mut() };
         let give = |string: Option<Owned<c_char>>| string.map_or(ptr::null_mut(), Owned::give);
-        let filled =
-            VMControlConnectParams { hostname: give(hostname), port, username: give(username), password: give(password) };
+        let filled = VMControlConnectParams {
+            hostname: give(hostname),
+            port,
+            username: give(username),
+            password: give(password),
+        };
         // SAFETY: the memory has the size and alignment of the struct, and is ours alone.
         unsafe { params.0.write(filled) };
         params.give()
@@ -119,7 +123,11 @@ pub(super) unsafe fn read(params: *const VMControlConnectParams) -> Result<Param
         .map_err(|_| Error::invalid("port", format_args!("{} is not in 0 to 65535", all.port)))?;
     // SAFETY: points 2 and 4.
     let (host, user, password) = unsafe {
-        (optional("hostname", all.hostname)?, optional("username", all.username)?, optional("password", all.password)?)
+        (
+            optional("hostname", all.hostname)?,
+            optional("username", all.username)?,
+            optional("password", all.password)?,
+        )
     };
     Ok(Params { host, port, user, password: password.map(Zeroizing::new), ..Params::default() })
 }

@@ -38,7 +38,12 @@ pub unsafe extern "C" fn VMControl_VMDestroy(vm: *mut VMControlVM) {
 /// # Safety
 /// Points 1, 2 and 4 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_VMConnectEx(vm: *mut VMControlVM, params: *mut VMControlConnectParams, cfg: *const c_char, mks: Bool) -> Bool {
+pub unsafe extern "C" fn VMControl_VMConnectEx(
+    vm: *mut VMControlVM,
+    params: *mut VMControlConnectParams,
+    cfg: *const c_char,
+    mks: Bool,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { act(vm, |vm| vm.connect(params::read(params)?, &string("cfg", cfg)?, mks != 0)) }
 }
@@ -93,7 +98,11 @@ pub unsafe extern "C" fn VMControl_VMGetExecutionState(vm: *mut VMControlVM, out
 /// # Safety
 /// Points 1 and 3 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_VMGetProductInfo(vm: *mut VMControlVM, kind: c_int, out: *mut c_int) -> Bool {
+pub unsafe extern "C" fn VMControl_VMGetProductInfo(
+    vm: *mut VMControlVM,
+    kind: c_int,
+    out: *mut c_int,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { value(vm, out, |vm| vm.product_info(kind)) }
 }
@@ -203,7 +212,11 @@ pub unsafe extern "C" fn VMControl_VMGetConfig(vm: *mut VMControlVM, key: *mut c
 /// # Safety
 /// Points 1 and 2 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_VMSetConfig(vm: *mut VMControlVM, key: *mut c_char, value: *mut c_char) -> Bool {
+pub unsafe extern "C" fn VMControl_VMSetConfig(
+    vm: *mut VMControlVM,
+    key: *mut c_char,
+    value: *mut c_char,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { act(vm, |vm| vm.set_config(&string("key", key)?, &string("value", value)?)) }
 }
@@ -223,7 +236,11 @@ pub unsafe extern "C" fn VMControl_VMGetGuestInfo(vm: *mut VMControlVM, key: *mu
 /// # Safety
 /// Points 1 and 2 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_VMSetGuestInfo(vm: *mut VMControlVM, key: *mut c_char, value: *mut c_char) -> Bool {
+pub unsafe extern "C" fn VMControl_VMSetGuestInfo(
+    vm: *mut VMControlVM,
+    key: *mut c_char,
+    value: *mut c_char,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { act(vm, |vm| vm.set_guest_info(&string("key", key)?, &string("value", value)?)) }
 }
@@ -365,7 +382,11 @@ pub unsafe extern "C" fn VMControl_VMDeviceDisconnect(vm: *mut VMControlVM, dev:
 /// # Safety
 /// Points 1 to 3 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_VMDeviceIsConnected(vm: *mut VMControlVM, dev: *const c_char, out: *mut Bool) -> Bool {
+pub unsafe extern "C" fn VMControl_VMDeviceIsConnected(
+    vm: *mut VMControlVM,
+    dev: *const c_char,
+    out: *mut Bool,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { value(vm, out, |vm| vm.is_plugged(&string("dev", dev)?).map(bool_of)) }
 }
@@ -375,7 +396,11 @@ pub unsafe extern "C" fn VMControl_VMDeviceIsConnected(vm: *mut VMControlVM, dev
 /// # Safety
 /// Points 1 and 2 of [`super`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn VMControl_MKSSaveScreenshot(vm: *mut VMControlVM, file: *const c_char, format: *const c_char) -> Bool {
+pub unsafe extern "C" fn VMControl_MKSSaveScreenshot(
+    vm: *mut VMControlVM,
+    file: *const c_char,
+    format: *const c_char,
+) -> Bool {
     // SAFETY: handed on.
     unsafe { act(vm, |vm| vm.save_screenshot(path("path", file)?, &string("format", format)?)) }
 }
