@@ -37,6 +37,8 @@ struct Link {
     guard: Guard,
     /// What came and belongs to no reply yet. Grows by doubling, as far as bytes really come.
     pending: Vec<u8>,
+    /// Room for one read.
+    room: Box<[u8]>,
     /// The server closes after its last reply.
     ends: bool,
 }
@@ -155,7 +157,7 @@ impl Connection {
         let timeout = self.params.timeout;
         let link = self.link.as_mut().ok_or_else(|| Error::new(ErrorCode::NotConnected))?;
         link.stream.set_deadline(deadline);
-        link.exchange(request).map_err(|trouble| match trouble {
+        link.exchange(request, timeout).map_err(|trouble| match trouble {
             Trouble::Reply(reason) => Error::garbage(reason),
             Trouble::Io(error) if error.kind() == ErrorKind::TimedOut => {
                 let detail = format_args!(
@@ -216,7 +218,13 @@ impl Link {
 
     fn open_until(params: &Params, deadline: Instant) -> Result<Self, Error> {
         let stream = dialogue::open(params, deadline)?;
-        Ok(Link { stream, guard: Guard::with_limits(&REPLY), pending: Vec::new(), ends: false })
+        Ok(Link {
+            stream,
+            guard: Guard::with_limits(&REPLY),
+            pending: Vec::new(),
+            room: vec![0; 16 * 1024].into(),
+            ends: false,
+        })
     }
 
     /// Whether the server has not ended the connection. Takes in what came unasked, which is white
@@ -241,7 +249,8 @@ impl Link {
     }
 
     /// Sends a document, with a line end, and reads the reply.
-    fn exchange(&mut self, request: &str) -> Result<String, Trouble> {
+    fn exchange(&mut self, request: &str, timeout: Duration) -> Result<String, Trouble> {
+        self.stream.set_patience(timeout)?;
         let mut bytes = Vec::with_capacity(request.len() + 1);
         bytes.extend_from_slice(request.as_bytes());
         bytes.push(b'\n');
@@ -276,9 +285,8 @@ impl Link {
 
     /// Reads once; 0 is the end.
     fn read(&mut self) -> io::Result<usize> {
-        let mut buffer = [0; 16 * 1024];
-        let length = self.stream.read(&mut buffer)?;
-        self.pending.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        let length = self.stream.read(&mut self.room)?;
+        self.pending.extend_from_slice(self.room.get(..length).unwrap_or_default());
         Ok(length)
     }
 }

@@ -21,6 +21,9 @@ use rustls::{ClientConnection, StreamOwned};
 /// Shortest time-out that the kernel takes for one: nothing means forever.
 const INSTANT: Duration = Duration::from_millis(1);
 
+/// How much of its time an exchange may have used and still wait in one call of the kernel.
+const SLACK: Duration = Duration::from_millis(5);
+
 /// What is left until a deadline.
 pub(crate) fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
@@ -31,6 +34,9 @@ pub(crate) fn left(deadline: Instant) -> Duration {
 pub(crate) struct Wire {
     socket: OwnedFd,
     deadline: Instant,
+    /// The time-out that the kernel has for one receive: that of a whole exchange, so that the answer
+    /// to a request is waited for in one call, without asking first whether there is one.
+    patience: Option<Duration>,
 }
 
 impl Wire {
@@ -43,20 +49,33 @@ impl Wire {
             Err(Errno::AGAIN) => return Err(ErrorKind::TimedOut.into()),
             other => other?,
         }
-        Ok(Wire { socket, deadline })
+        Ok(Wire { socket, deadline, patience: None })
     }
 
     /// Connects to a TCP port.
     pub fn tcp(address: SocketAddr, deadline: Instant) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, left(deadline).max(INSTANT))?;
         stream.set_nodelay(true)?;
-        Ok(Wire { socket: stream.into(), deadline })
+        Ok(Wire { socket: stream.into(), deadline, patience: None })
+    }
+
+    /// Lets the kernel wait as long as a whole exchange may take.
+    fn set_patience(&mut self, timeout: Duration) -> io::Result<()> {
+        if self.patience != Some(timeout) {
+            set_socket_timeout(&self.socket, Timeout::Recv, Some(timeout.max(INSTANT)))?;
+            self.patience = Some(timeout);
+        }
+        Ok(())
     }
 
     /// Waits until the socket is ready, but not beyond the deadline.
     fn wait(&self, what: PollFlags) -> io::Result<()> {
         loop {
-            let limit = Timespec::try_from(left(self.deadline)).map_err(io::Error::other)?;
+            let left = left(self.deadline);
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let limit = Timespec::try_from(left).map_err(io::Error::other)?;
             let fd = self.socket.as_fd();
             match poll(&mut [PollFd::new(&fd, what)], Some(&limit)) {
                 Ok(0) => return Err(ErrorKind::TimedOut.into()),
@@ -71,13 +90,15 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let early = self.patience.is_some_and(|patience| left(self.deadline) + SLACK >= patience);
+        let mut flags = if early { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
         loop {
-            self.wait(PollFlags::IN)?;
-            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            match recv(&self.socket, &mut *buffer, flags) {
                 Ok((length, _)) => return Ok(length),
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::INTR) => self.wait(PollFlags::IN)?,
                 Err(error) => return Err(error.into()),
             }
+            flags = RecvFlags::DONTWAIT;
         }
     }
 }
@@ -108,12 +129,21 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    fn wire(&mut self) -> &mut Wire {
+        match self {
+            Stream::Plain(wire) => wire,
+            Stream::Tls(stream) => &mut stream.sock,
+        }
+    }
+
     /// Sets the deadline of everything that follows.
     pub fn set_deadline(&mut self, deadline: Instant) {
-        match self {
-            Stream::Plain(wire) => wire.deadline = deadline,
-            Stream::Tls(stream) => stream.sock.deadline = deadline,
-        }
+        self.wire().deadline = deadline;
+    }
+
+    /// Lets the kernel wait as long as a whole exchange may take.
+    pub fn set_patience(&mut self, timeout: Duration) -> io::Result<()> {
+        self.wire().set_patience(timeout)
     }
 
     /// Sends all of it.

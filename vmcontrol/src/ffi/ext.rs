@@ -135,19 +135,21 @@ pub unsafe extern "C" fn VMControlExt_VMGetQuestion(
     choices: *mut *mut *mut c_char,
     default_choice: *mut c_int,
 ) -> Bool {
-    // SAFETY (all four): point 3.
-    let write = |number: c_int, words: *mut c_char, list: *mut *mut c_char, suggested: c_int| unsafe {
-        if !id.is_null() {
-            id.write(number);
-        }
-        if !text.is_null() {
-            text.write(words);
-        }
-        if !choices.is_null() {
-            choices.write(list);
-        }
-        if !default_choice.is_null() {
-            default_choice.write(suggested);
+    let write = |number: c_int, words: *mut c_char, list: *mut *mut c_char, suggested: c_int| {
+        // SAFETY: point 3, for all four.
+        unsafe {
+            if !id.is_null() {
+                id.write(number);
+            }
+            if !text.is_null() {
+                text.write(words);
+            }
+            if !choices.is_null() {
+                choices.write(list);
+            }
+            if !default_choice.is_null() {
+                default_choice.write(suggested);
+            }
         }
     };
     write(0, ptr::null_mut(), ptr::null_mut(), 0);

@@ -89,9 +89,10 @@ pub unsafe extern "C" fn VMControl_ServerIsRegistered(
     cfg: *const c_char,
     out: *mut Bool,
 ) -> Bool {
-    // SAFETY: handed on.
     let call = |server: &mut Server| {
-        let registered = server.is_registered(&unsafe { string("cfg", cfg) }?)?;
+        // SAFETY: point 2.
+        let cfg = unsafe { string("cfg", cfg) }?;
+        let registered = server.is_registered(&cfg)?;
         Ok(if registered { TRUE } else { FALSE })
     };
     // SAFETY: handed on.
