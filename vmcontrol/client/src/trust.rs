@@ -282,7 +282,7 @@ mod tests {
             for number in 0..16 {
                 let path = path.clone();
                 scope.spawn(move || {
-                    KnownHosts { path }.check(&format!("h{number}:902"), b"x", soon()).unwrap()
+                    KnownHosts { path }.check(&format!("h{number}:902"), b"x", soon()).unwrap();
                 });
             }
         });

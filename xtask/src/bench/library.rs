@@ -32,7 +32,8 @@ pub fn round_trips(bench: &mut Bench) -> Result<Vec<Outcome>> {
     let socket = bench.ours()?.socket.clone();
     let program = bench.scratch().join("library");
     let soname = bench.scratch().join("libvmcontrol.so.1");
-    std::fs::copy(&library, &soname).map_err(|error| format!("cannot copy {}: {error}", library.display()))?;
+    std::fs::copy(&library, &soname)
+        .map_err(|error| format!("cannot copy {}: {error}", library.display()))?;
     let mut compile = Command::new("cc");
     compile.args(["-O2", "-o"]).arg(&program).arg(root().join("xtask/src/bench/library.c"));
     compile.arg("-I").arg(root().join("vmcontrol/include")).arg(&soname);

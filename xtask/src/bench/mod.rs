@@ -25,6 +25,7 @@ mod client;
 mod connects;
 mod files;
 mod guest;
+mod library;
 mod libvirt;
 mod load;
 mod machines;
