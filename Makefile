@@ -11,8 +11,9 @@ SHELL := /bin/bash
 # A C compiler for the TLS library (aws-lc, built without cmake), PAM's header files, and the BIOS of
 # virtual machines.
 RUN_PACKAGES := gcc libc6-dev libpam0g-dev seabios
-# A C++ compiler for libFuzzer; the clients that the gateway is proven against; firmware and guests for machines.
-TEST_PACKAGES := g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 libio-socket-ssl-perl medusa memtest86+ mtools netcat-openbsd nmap openssl patator perl qemu-utils
+# A C++ compiler for libFuzzer and the header; the clients that the gateway and the C library are proven against, a
+# compiler for Java (ecj: the smallest there is), a checker of memory; firmware and guests for machines.
+TEST_PACKAGES := default-jre-headless ecj g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 libhyperic-sigar-java libio-socket-ssl-perl medusa memtest86+ mtools netcat-openbsd nmap openssl patator perl qemu-utils valgrind
 
 .PHONY: help run test
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The directory with `vmware-authd`, `vmserverd`, `vmx` and `xtask`.
+/// The directory with `vmware-authd`, `vmserverd`, `vmx`, `xtask` and `libvmcontrol.so`.
 ///
 /// `xtask test` names it in `VMSERVERD_BIN_DIR`; under a bare `cargo test` it is built here.
 pub fn directory() -> &'static Path {
@@ -14,6 +14,11 @@ pub fn directory() -> &'static Path {
         Some(directory) => PathBuf::from(directory),
         None => build(),
     })
+}
+
+/// The C library, as cargo names it.
+pub fn library() -> PathBuf {
+    directory().join("libvmcontrol.so")
 }
 
 /// The root of the repository.
@@ -25,7 +30,9 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(repository()).args(["build", "--release", "--quiet"]);
-    command.args(["--package", "authd", "--package", "serverd", "--package", "vmx", "--package", "xtask"]);
+    for package in ["authd", "serverd", "vmcontrol", "vmx", "xtask"] {
+        command.args(["--package", package]);
+    }
     command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("cargo starts");
     let output = BufReader::new(child.stdout.take().expect("piped"));

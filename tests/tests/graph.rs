@@ -18,6 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmx", &["hypervisor", "link"]),
     ("serverd", &["handlers", "hypervisor", "link", "ops"]),
     ("tests", &["link", "ops"]),
+    ("vmcontrol", &["ops", "vmcontrol-client"]),
+    ("vmcontrol-client", &["ops"]),
     ("xtask", &["link", "ops"]),
 ];
 
@@ -73,6 +75,12 @@ fn what_a_room_must_not_be_able_to_do_it_does_not_link() {
     }
     for io in ["tokio", "rustix", "libc"] {
         assert!(!uses("ops", io), "the contract does no I/O");
+    }
+    for client in ["vmcontrol", "vmcontrol-client"] {
+        for runtime in ["tokio", "tokio-rustls", "mio"] {
+            assert!(!uses(client, runtime), "a client library brings no runtime into its host");
+        }
+        assert!(!uses(client, "roxmltree"), "a reply is from the network too");
     }
     assert!(!uses("ops", "roxmltree"), "no tree is built from the network");
 }

@@ -44,7 +44,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
 fn tests() -> Result<()> {
     eprintln!("xtask: building the daemons (release)");
     let binaries = Binaries::build()?;
-    build_release(&["xtask"])?;
+    build_release(&["xtask", "vmcontrol"])?;
     let bin_dir = binaries.authd.parent().unwrap_or(Path::new("."));
     let list = root().join("target/skipped");
     let _ = std::fs::remove_file(&list);

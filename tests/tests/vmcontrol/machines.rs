@@ -1,0 +1,104 @@
+//! Programs in C against a live instance with a machine.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::skip::{need_program, skipped};
+use tests::{Account, Instance, Setup, account, need_root, programs};
+
+use crate::{c, sector};
+
+/// Whether machines can run here.
+pub fn kvm() -> Result<(), String> {
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|e| format!("/dev/kvm: {e}"))?;
+    let bios = Path::new("/usr/share/seabios/bios.bin").exists();
+    if bios { Ok(()) } else { Err("the package seabios is not installed".to_owned()) }
+}
+
+/// The files of a machine that belongs to `account` and boots a floppy.
+pub fn machine(instance: &Instance, name: &str, account: &Account) -> PathBuf {
+    let directory = instance.base.path().join("vms").join(name);
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(format!("{name}.vmx"));
+    let vmx = format!(
+        "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\ndisplayName = \"{name}\"\n\
+         guestOS = \"other\"\nfloppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\n\
+         floppy0.fileName = \"boot.img\"\nserial0.present = \"TRUE\"\n"
+    );
+    std::fs::write(&path, vmx).unwrap();
+    let image = directory.join("boot.img");
+    let mut floppy = sector::boot_sector();
+    floppy.resize(1440 * 1024, 0);
+    std::fs::write(&image, floppy).unwrap();
+    for path in [&directory, &path, &image] {
+        chown(path, Some(account.uid), Some(account.gid)).unwrap();
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn programs_in_c_do_everything() {
+    const WHAT: &str = "the C library against a live server";
+    if !need_root(WHAT) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let account = Account::new();
+    let instance = Setup::new().start();
+    let root = instance.base.root();
+    let path = machine(&instance, "walk", &account);
+    let unknown = path.with_file_name("unknown.vmx");
+    let picture = at.join("screen.png");
+    let walk = |mut command: Command, more: &[&str]| {
+        command.arg(&path).arg(&unknown).arg(&account.name).arg(&picture).args(more);
+        assert_eq!(account::output(command.env("VMSERVERD_ROOT", &root)), "walked\n");
+    };
+    let source = c::sources().join("walk.c");
+    let address = c::compile(at, &source, "walk-address", &["-fsanitize=address,undefined"]);
+    match kvm() {
+        Ok(()) => walk(Command::new(&address), &["on"]),
+        Err(why) => {
+            skipped("a machine powered on through the C library", &why);
+            walk(Command::new(&address), &[]);
+        }
+    }
+    if need_program("the C library under valgrind", "valgrind") {
+        let plain = c::compile(at, &source, "walk", &["-fstack-protector-all"]);
+        let mut command = Command::new("valgrind");
+        command.args([
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite",
+        ]);
+        command.arg(plain);
+        walk(command, &[]);
+    }
+
+    // 64 threads, on objects of their own and on shared ones.
+    let mut exec = instance.exec();
+    assert!(exec.op("VMRegister", &format!("<config>{}</config>", path.display())).ok());
+    let source = c::sources().join("threads.c");
+    // Rust's locks are not seen by ThreadSanitizer, which is told to leave the library's own use of the
+    // C heap alone: what it watches is the memory that goes through a program's hands.
+    let suppressions = at.join("suppressions");
+    std::fs::write(&suppressions, "called_from_lib:libvmcontrol\n").unwrap();
+    for sanitizer in ["-fsanitize=address", "-fsanitize=thread"] {
+        let program = c::compile(at, &source, "threads", &[sanitizer]);
+        // ThreadSanitizer of this compiler knows no other layout of memory.
+        let mut command = Command::new("setarch");
+        command.args(["--addr-no-randomize"]).arg(program).arg(&path).arg("64");
+        command
+            .env("VMSERVERD_ROOT", &root)
+            .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display()));
+        assert_eq!(account::output(&mut command), "joined\n", "{sanitizer}");
+    }
+
+    // The example is what the manual shows.
+    let example = programs::repository().join("vmcontrol/examples/inc.c");
+    let example = c::compile(at, &example, "inc", &[]);
+    assert_eq!(account::output(Command::new(example).env("VMSERVERD_ROOT", &root)), "42 + 1 = 43\n");
+}
