@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use crate::Result;
 
-/// The two daemons, and what runs a machine: package and binary. The server looks for the latter beside
-/// itself.
-pub const DAEMONS: [(&str, &str); 3] = [("authd", "vmware-authd"), ("serverd", "vmserverd"), ("vmx", "vmx")];
+/// What an instance is made of: the two daemons, what runs a machine (the server looks for it beside
+/// itself), and the command line. Package and binary.
+pub const DAEMONS: [(&str, &str); 4] =
+    [("authd", "vmware-authd"), ("serverd", "vmserverd"), ("vmx", "vmx"), ("vmware-cmd", "vmware-cmd")];
 
 /// Where the daemons' binaries are.
 #[derive(Debug, Clone)]
