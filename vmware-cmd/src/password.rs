@@ -6,9 +6,10 @@
 //! ```
 
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -41,9 +42,30 @@ pub(crate) fn find(options: &Options) -> Result<Option<Zeroizing<String>>, Failu
         )));
     }
     let host = options.host.as_deref().unwrap_or("this machine");
-    let asked = rpassword::prompt_password(format!("Password of {user} on {host}: "));
-    let asked = asked.map_err(|error| Failure::Said(format!("cannot ask for the password: {error}")))?;
-    Ok(Some(Zeroizing::new(asked)))
+    let asked = ask(&format!("Password of {user} on {host}: "));
+    asked.map(Some).map_err(|error| Failure::Said(format!("cannot ask for the password: {error}")))
+}
+
+/// Asks on the terminal, which shows nothing of what is typed: what is typed before the question can be
+/// seen is thrown away, and so nothing of the answer is ever shown.
+fn ask(question: &str) -> io::Result<Zeroizing<String>> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
+    let usual = tcgetattr(&terminal)?;
+    let mut silent = usual.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL);
+    tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
+    // A terminal gives a line at a time, and none is longer than this.
+    let mut line = Zeroizing::new([0; MAX_FILE as usize]);
+    let read = terminal.write_all(question.as_bytes()).and_then(|()| terminal.read(line.as_mut_slice()));
+    tcsetattr(&terminal, OptionalActions::Flush, &usual)?;
+    match line.get(..read?) {
+        None | Some([]) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(bytes) => {
+            let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
+            Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+    }
 }
 
 /// The first line of a file; `-` is standard input.
