@@ -489,14 +489,16 @@ fn from_another_machine() {
         let mut words = with(&[]);
         words.extend([cfg, "getstate"]);
         assert_eq!(cmd.ok(&words), "getstate() = off\n");
-        // A wrong password, in the two forms of a failed connect.
+        // A wrong password, in the two forms of a failed connect. PAM takes its time to say so.
         let name = cmd.program.display();
         let wrong = [&to[..], &["-P", "wrong"]].concat();
-        let said = cmd.fails(&[&wrong[..], &["-l"]].concat());
+        let (words, what) = match port == tls {
+            true => (&["-l"][..], "vmware-authd".to_owned()),
+            false => (&[cfg, "getstate"][..], format!("VM {cfg}")),
+        };
         let refused = "(VMControl error -4: Permission denied: Login incorrect.)\n";
-        assert_eq!(said, format!("{name}: Could not connect to vmware-authd\n  {refused}"));
-        let said = cmd.fails(&[&wrong[..], &[cfg, "getstate"]].concat());
-        assert_eq!(said, format!("{name}: Could not connect to VM {cfg}\n  {refused}"));
+        let said = cmd.fails(&[&wrong[..], words].concat());
+        assert_eq!(said, format!("{name}: Could not connect to {what}\n  {refused}"));
     }
     // The password from elsewhere: a file, standard input, the environment, a terminal.
     let to = ["-H", "127.0.0.1", "-O", &tls, "-U", user];
@@ -618,6 +620,7 @@ fn the_words_of_this_project() {
     operations(&cmd);
     watch(&cmd, cfg);
     task(&cmd, &instance);
+    completion(&cmd, cfg);
     doctor(&cmd, &instance);
     // A file of that name is a machine, as it always was.
     fs::write(path.with_file_name("watch"), "").unwrap();
@@ -772,6 +775,53 @@ fn task(cmd: &Caller, instance: &Instance) {
     cmd.ok(&["task", &id, "--delete"]);
     assert_eq!(cmd.fails(&["task", &id]), format!("VMControl error -999: No such task: {id}\n"));
     assert!(cmd.fails(&["task", "x"]).contains("not a number"));
+}
+
+/// What bash offers: machines and operations of the server among them.
+fn completion(cmd: &Caller, cfg: &str) {
+    let script = programs::repository().join("packaging/completion/vmware-cmd.bash");
+    let offered = |words: &str| {
+        let text = format!(
+            "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _vmware_cmd; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        let mut command = Command::new("bash");
+        command.args(["--norc", "-c", &text]).env("VMSERVERD_ROOT", &cmd.root);
+        let path = format!("{}:/usr/bin:/bin", cmd.program.parent().unwrap().display());
+        let ran = feed(
+            {
+                command.env("PATH", path);
+                command
+            },
+            "",
+        );
+        assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{words}: {ran:?}");
+        ran.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (words, some) in [
+        ("vmware-cmd ''", vec!["exec", "doctor", cfg]),
+        ("vmware-cmd -q /", vec![cfg]),
+        ("vmware-cmd /a.vmx st", vec!["start", "stop"]),
+        ("vmware-cmd /a.vmx stop ''", vec!["hard", "soft", "trysoft"]),
+        ("vmware-cmd -s un", vec!["unregister"]),
+        ("vmware-cmd -s unregister ''", vec![cfg]),
+        ("vmware-cmd ops VM_Sta", vec!["VM_Start"]),
+        ("vmware-cmd exec in", vec!["inc"]),
+        ("vmware-cmd task --st", vec!["--stop"]),
+        ("vmware-cmd --js", vec!["--json"]),
+    ] {
+        let offered = offered(words);
+        assert!(some.iter().all(|word| offered.iter().any(|one| one == word)), "{words}: {offered:?}");
+    }
+    assert_eq!(offered("vmware-cmd /a.vmx getst"), ["getstate"]);
+    for (shell, file) in [("zsh", "_vmware-cmd"), ("fish", "vmware-cmd.fish")] {
+        let what = format!("the completion of {shell} can be read");
+        if skip::need_program(&what, shell) {
+            let file = programs::repository().join("packaging/completion").join(file);
+            assert!(Command::new(shell).arg("-n").arg(file).status().unwrap().success(), "{what}");
+        }
+    }
 }
 
 /// What is wrong is found, and the command that is printed repairs it.

@@ -57,7 +57,7 @@ fn config(host: &Host) -> Finding {
     const CHECK: &str = "config";
     let path = host.layout.product_config();
     let shown = quoted(&path);
-    let port = if host.privileged { 902 } else { host.layout.default_port() };
+    let port = host.port();
     let write = format!("echo 'authd.client.port = \"{port}\"' >> {shown}");
     match &host.config {
         Err(why) => Finding::fail(CHECK, why, format!("chmod 0644 {shown}")),
@@ -75,6 +75,7 @@ fn config(host: &Host) -> Finding {
                 format!("authd.client.port = {port} in {} is no port", path.display()),
                 format!("sed -i 's/^authd.client.port.*/authd.client.port = \"902\"/' {shown}"),
             ),
+            None if port == 0 => Finding::ok(CHECK, format!("{} says that there is no port", path.display())),
             None => Finding::warn(
                 CHECK,
                 format!("{} has no authd.client.port: some clients look for it", path.display()),
@@ -132,9 +133,7 @@ fn socket(host: &Host) -> Finding {
 /// The port, asked as a local caller: no password, and no certificate to remember.
 fn port(host: &Host) -> Finding {
     const CHECK: &str = "port";
-    let config = host.config.as_ref().ok();
-    let port = config.and_then(|config| config.get("authd.port")).and_then(|port| port.parse().ok());
-    let port: u16 = port.unwrap_or(if host.privileged { 902 } else { host.layout.default_port() });
+    let port = host.port();
     if port == 0 {
         return Finding::ok(CHECK, "authd.port is 0: local callers only");
     }
@@ -205,11 +204,16 @@ fn pam(host: &Host) -> Finding {
     let (text, facts) = match (fs::read_to_string(&path), fs::metadata(&path)) {
         (Ok(text), Ok(facts)) => (text, facts),
         (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return Finding::fail(
-                CHECK,
-                format!("{shown} is missing: the stack `other` decides, which refuses everybody as a rule"),
-                install,
-            );
+            // PAM asks the service `other` then.
+            let other = fs::read_to_string(host.file("/etc/pam.d/other")).unwrap_or_default();
+            return match other.lines().any(|line| line.contains("@include") || line.contains("pam_unix")) {
+                true => Finding::warn(
+                    CHECK,
+                    format!("{shown} is missing: PAM's service `other` decides"),
+                    install,
+                ),
+                false => Finding::fail(CHECK, format!("{shown} is missing: every login fails"), install),
+            };
         }
         (Err(error), _) | (_, Err(error)) => {
             return Finding::fail(
@@ -225,15 +229,12 @@ fn pam(host: &Host) -> Finding {
         return Finding::fail(CHECK, text, format!("chown root:root {0} && chmod 0644 {0}", quoted(&path)));
     }
     for line in text.lines().map(str::trim) {
-        if let Some(included) = line.strip_prefix("@include ").map(str::trim) {
-            if !host.file(&format!("/etc/pam.d/{included}")).exists() {
-                let text = format!("{shown} includes {included}, which is missing: every login fails");
-                return Finding::fail(
-                    CHECK,
-                    text,
-                    "apt-get install libpam-runtime && pam-auth-update --package",
-                );
-            }
+        let included = line.strip_prefix("@include ").map(str::trim);
+        if let Some(included) = included
+            && !host.file(&format!("/etc/pam.d/{included}")).exists()
+        {
+            let text = format!("{shown} includes {included}, which is missing: every login fails");
+            return Finding::fail(CHECK, text, "apt-get install libpam-runtime && pam-auth-update --package");
         }
     }
     for kind in ["auth", "account"] {
@@ -257,25 +258,23 @@ fn certificate(host: &Host) -> Vec<Finding> {
         return vec![Finding::warn(
             CHECK,
             "security.host.ruissl is FALSE: passwords cross the network in clear text",
-            "vmware-cmd exec Security_ActivateConfig consoleSsl=1",
+            format!("{} exec Security_ActivateConfig consoleSsl=1", host.command()),
         )];
     }
     let ssl = host.usual().authd.ssl;
     let directory = host.layout.ssl_directory();
     let certificate = Settings::path_or(&ssl.certificate, directory.join("rui.crt"));
     let key = Settings::path_or(&ssl.key, directory.join("rui.key"));
-    vec![validity(&certificate), key_file(&key, host.privileged)]
+    let renew = format!("{} exec Security_CreateCertificate overwrite=1", host.command());
+    vec![validity(&certificate, &renew), key_file(&key, host.privileged, &renew)]
 }
 
-/// What makes a new pair.
-const RENEW: &str = "vmware-cmd exec Security_CreateCertificate overwrite=1";
-
-fn validity(path: &Path) -> Finding {
+fn validity(path: &Path, renew: &str) -> Finding {
     const CHECK: &str = "certificate";
     let shown = path.display();
     let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(error) => return Finding::fail(CHECK, format!("{shown}: {error}"), RENEW),
+        Err(error) => return Finding::fail(CHECK, format!("{shown}: {error}"), renew),
     };
     let parsed = parse_x509_pem(&bytes).ok();
     let times = parsed.as_ref().and_then(|(_, pem)| {
@@ -283,14 +282,14 @@ fn validity(path: &Path) -> Finding {
         Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
     });
     let Some((from, until)) = times else {
-        return Finding::fail(CHECK, format!("{shown} holds no certificate"), RENEW);
+        return Finding::fail(CHECK, format!("{shown} holds no certificate"), renew);
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let soon = i64::try_from(SOON.as_secs()).unwrap_or(0);
     let [begins, ends] = [from, until].map(|seconds| time(&seconds.to_string()));
     if until <= now {
-        Finding::fail(CHECK, format!("{shown} ended at {ends}"), RENEW)
+        Finding::fail(CHECK, format!("{shown} ended at {ends}"), renew)
     } else if from > now {
         Finding::fail(
             CHECK,
@@ -298,17 +297,17 @@ fn validity(path: &Path) -> Finding {
             "timedatectl set-ntp true",
         )
     } else if until - now < soon {
-        Finding::warn(CHECK, format!("{shown} ends soon, at {ends}"), RENEW)
+        Finding::warn(CHECK, format!("{shown} ends soon, at {ends}"), renew)
     } else {
         Finding::ok(CHECK, format!("{shown} is valid until {ends}"))
     }
 }
 
-fn key_file(path: &Path, privileged: bool) -> Finding {
+fn key_file(path: &Path, privileged: bool, renew: &str) -> Finding {
     const CHECK: &str = "key";
     let shown = path.display();
     match fs::metadata(path) {
-        Err(error) => Finding::fail(CHECK, format!("{shown}: {error}"), RENEW),
+        Err(error) => Finding::fail(CHECK, format!("{shown}: {error}"), renew),
         Ok(facts) if facts.mode() & 0o077 != 0 => Finding::fail(
             CHECK,
             format!(
@@ -354,15 +353,13 @@ fn kvm(host: &Host) -> Finding {
     }
     // The core opens it as root; in an instance of one user that user has to.
     let own = rustix::process::geteuid().is_root() || !host.privileged;
-    if own {
-        if let Err(error) = File::options().read(true).write(true).open(&path) {
-            let user = "\"$(id -un)\"";
-            let repair = match error.kind() {
-                io::ErrorKind::PermissionDenied => format!("usermod -aG kvm {user}   (then log in again)"),
-                _ => format!("modprobe {}", module.unwrap_or("kvm")),
-            };
-            return Finding::fail(CHECK, format!("{shown}: {error}: no machine can start"), repair);
-        }
+    if own && let Err(error) = File::options().read(true).write(true).open(&path) {
+        let user = "\"$(id -un)\"";
+        let repair = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!("usermod -aG kvm {user}   (then log in again)"),
+            _ => format!("modprobe {}", module.unwrap_or("kvm")),
+        };
+        return Finding::fail(CHECK, format!("{shown}: {error}: no machine can start"), repair);
     }
     match module {
         Some(_) => Finding::ok(CHECK, format!("{shown} can be opened; host class native")),
@@ -488,7 +485,7 @@ fn inventory(host: &Host) -> Finding {
         Some(path) => Finding::warn(
             CHECK,
             format!("{count} of {total} registered machines have no file any more, such as {path}"),
-            format!("vmware-cmd -s unregister {}", quoted(Path::new(&path))),
+            format!("{} -s unregister {}", host.command(), quoted(Path::new(&path))),
         ),
     }
 }
@@ -528,4 +525,170 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use link::Layout;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// An instance and a machine below one directory; `files` are path, contents and mode.
+    fn host(files: &[(&str, &str, u32)], privileged: bool) -> (tempfile::TempDir, Host) {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, contents, mode) in files {
+            let path = directory.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, contents).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        let layout = Layout::new(Some(directory.path())).unwrap();
+        let mut host = Host::of(layout, directory.path().to_owned());
+        host.privileged = privileged;
+        (directory, host)
+    }
+
+    /// Verdict, text and repair of one check.
+    fn found(finding: &Finding) -> (Verdict, &str, &str) {
+        (finding.verdict, &finding.text, finding.repair.as_deref().unwrap_or_default())
+    }
+
+    #[test]
+    fn pam_is_what_decides_about_passwords() {
+        const GOOD: &str = "@include common-auth\n@include common-account\n";
+        let common = [("etc/pam.d/common-auth", "", 0o644), ("etc/pam.d/common-account", "", 0o644)];
+        for (service, mode, verdict, part) in [
+            (GOOD, 0o644, Verdict::Ok, "auth and account"),
+            (GOOD, 0o666, Verdict::Fail, "0666"),
+            ("@include common-auth\n", 0o644, Verdict::Fail, "no account stack"),
+            ("@include common-auth\n@include elsewhere\n", 0o644, Verdict::Fail, "includes elsewhere"),
+            ("auth required pam_unix.so\naccount required pam_unix.so\n", 0o600, Verdict::Ok, ""),
+        ] {
+            let mut files = common.to_vec();
+            files.push(("etc/pam.d/vmware-authd", service, mode));
+            let (_directory, host) = host(&files, true);
+            let finding = pam(&host);
+            assert!(finding.verdict == verdict && finding.text.contains(part), "{service}: {finding:?}");
+            assert_eq!(finding.repair.is_some(), verdict != Verdict::Ok);
+        }
+        assert_eq!(pam(&host(&[], true).1).verdict, Verdict::Fail);
+        assert_eq!(pam(&host(&[("etc/pam.d/other", GOOD, 0o644)], true).1).verdict, Verdict::Warn);
+        assert_eq!(pam(&host(&[], false).1).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn the_port_is_where_clients_look_for_it() {
+        for (text, verdict) in [
+            ("authd.port = \"902\"\nauthd.client.port = \"902\"\n", Verdict::Ok),
+            ("authd.port = \"0\"\n", Verdict::Ok),
+            ("authd.port = \"902\"\n", Verdict::Warn),
+            ("authd.client.port = \"x\"\n", Verdict::Fail),
+        ] {
+            let (_directory, host) = host(&[("etc/vmware/config", text, 0o644)], true);
+            assert_eq!(config(&host).verdict, verdict, "{text}");
+        }
+        assert_eq!(config(&host(&[], true).1).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn settings_that_are_not_understood_are_named() {
+        let (_directory, host) = host(&[("etc/vmserverd.toml", "[authd]\nfrob = 1\n", 0o644)], true);
+        let finding = settings(&host);
+        let (verdict, text, repair) = found(&finding);
+        assert!(verdict == Verdict::Fail && text.contains("authd.frob"), "{text}");
+        assert!(repair.ends_with("etc/vmserverd.toml"), "{repair}");
+    }
+
+    #[test]
+    fn a_certificate_ends_and_a_key_is_private() {
+        let (directory, host) = host(&[("etc/vmware/ssl/rui.key", "x", 0o644)], true);
+        let missing = certificate(&host);
+        assert!(missing[0].text.contains("rui.crt") && missing[0].verdict == Verdict::Fail, "{missing:?}");
+        let (verdict, text, repair) = found(&missing[1]);
+        assert!(verdict == Verdict::Fail && text.contains("0644"), "{text}");
+        assert!(repair.starts_with("chmod 0400 ") && repair.ends_with("rui.key"), "{repair}");
+        let path = directory.path().join("etc/vmware/ssl/rui.crt");
+        for (from, until, verdict) in
+            [(2020, 2021, Verdict::Fail), (2090, 2091, Verdict::Fail), (2020, 2091, Verdict::Ok)]
+        {
+            let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            fs::write(&path, parameters.self_signed(&key).unwrap().pem()).unwrap();
+            let finding = &certificate(&host)[0];
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert_eq!(finding.repair.is_some(), verdict != Verdict::Ok);
+        }
+        fs::write(&path, "no certificate").unwrap();
+        assert!(certificate(&host)[0].text.contains("holds no certificate"));
+    }
+
+    #[test]
+    fn machines_without_hardware_or_firmware_are_told() {
+        let without = host(&[("proc/cpuinfo", "flags : fpu\n", 0o644)], true);
+        assert!(kvm(&without.1).repair.unwrap().contains("BIOS"));
+        let intel = host(&[("proc/cpuinfo", "flags : fpu vmx\n", 0o644)], true);
+        assert_eq!(kvm(&intel.1).repair.as_deref(), Some("modprobe kvm_intel"));
+        let amd = host(&[("proc/cpuinfo", "flags : svm\n", 0o644), ("dev/kvm", "", 0o666)], true);
+        assert!(kvm(&amd.1).text.contains("native"));
+        let emulated = host(&[("proc/cpuinfo", "flags : fpu\n", 0o644), ("dev/kvm", "", 0o666)], true);
+        assert_eq!(kvm(&emulated.1).verdict, Verdict::Warn);
+        assert_eq!(firmware(&without.1).repair.as_deref(), Some("apt-get install seabios"));
+        let bios =
+            [("usr/share/seabios/bios.bin", "", 0o644), ("usr/share/seabios/vgabios-isavga.bin", "", 0o644)];
+        assert_eq!(firmware(&host(&bios, true).1).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn groups_and_limits_and_lists() {
+        let (_directory, mut own) = host(
+            &[
+                ("etc/vmserverd.toml", "[serverd.admin]\ngroup = \"vmadmins\"\n", 0o644),
+                ("etc/passwd", "vmserverd:x:990:990::/:/bin/false\n", 0o644),
+                ("etc/group", "root:x:0:\n", 0o644),
+            ],
+            true,
+        );
+        let all = groups(&own);
+        assert_eq!((all[0].verdict, all[1].verdict), (Verdict::Ok, Verdict::Fail), "{all:?}");
+        assert_eq!(all[1].repair.as_deref(), Some("groupadd --system vmadmins"));
+        fs::write(own.file("/etc/group"), "vmadmins:x:991:alice\n").unwrap();
+        assert!(groups(&own)[1].text.contains("alice"));
+        own.privileged = false;
+
+        let gone = own.layout.path("/vm/gone.vmx").display().to_string();
+        let (_directory, listed) =
+            host(&[("etc/vmware/vm-list", &format!("# x\nconfig \"{gone}\"\nconfig \"/\"\n"), 0o644)], true);
+        let finding = inventory(&listed);
+        assert!(
+            finding.text.starts_with("1 of 2 ") && finding.repair.unwrap().contains(&gone),
+            "{}",
+            finding.text
+        );
+
+        let root = listed.layout.root().display().to_string();
+        for (limit, verdict) in [("1024", Verdict::Warn), ("65536", Verdict::Ok), ("unlimited", Verdict::Ok)]
+        {
+            let (directory, limited) = host(
+                &[
+                    ("proc/7/comm", "vmserverd\n", 0o644),
+                    (
+                        "proc/7/limits",
+                        &format!("Limit\nMax open files            {limit}    {limit}  files\n"),
+                        0o644,
+                    ),
+                ],
+                true,
+            );
+            let line = format!("vmserverd\0--root\0{}\0", directory.path().display());
+            fs::write(directory.path().join("proc/7/cmdline"), line).unwrap();
+            assert_eq!(descriptors(&limited).verdict, verdict, "{limit}");
+            // A daemon of another instance says nothing about this one.
+            fs::write(directory.path().join("proc/7/cmdline"), format!("vmserverd\0--root\0{root}\0"))
+                .unwrap();
+            assert!(descriptors(&limited).text.contains("no daemon"));
+        }
+    }
 }

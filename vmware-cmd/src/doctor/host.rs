@@ -16,7 +16,7 @@ pub(super) struct Host {
     pub layout: Layout,
     /// `etc/vmware/config`; why it cannot be used.
     pub config: Result<ProductConfig, String>,
-    /// `etc/vmserverd.toml`; why it cannot be used. None when it is refused to us.
+    /// `etc/vmserverd.toml`; why it cannot be used.
     pub settings: Result<Settings, String>,
     /// Whether the instance is run by root: if not, one user has it all to himself.
     pub privileged: bool,
@@ -53,12 +53,27 @@ impl Host {
         self.system.join(absolute.trim_start_matches('/'))
     }
 
+    /// The port of the gateway; 0 is none.
+    pub fn port(&self) -> u16 {
+        let set = self.config.as_ref().ok().and_then(|config| config.get("authd.port")?.parse().ok());
+        set.unwrap_or(if self.privileged { 902 } else { 9902 })
+    }
+
     /// How the server is started.
     pub fn start(&self) -> String {
         if self.layout.installed() {
             "systemctl start vmware-authd vmserverd".to_owned()
         } else {
             format!("cargo xtask up --root {}", quoted(self.layout.root()))
+        }
+    }
+
+    /// How this program is called for this instance.
+    pub fn command(&self) -> String {
+        if self.layout.installed() {
+            "vmware-cmd".to_owned()
+        } else {
+            format!("vmware-cmd --root {}", quoted(self.layout.root()))
         }
     }
 
