@@ -220,7 +220,7 @@ pub(crate) fn on_machine(
             Outcome::Value(out.need(name)?.to_owned())
         }
         Does::Path => Outcome::Value(typed.to_owned()),
-        Does::Answer => return answer::run(&mut machine, output),
+        Does::Answer => return answer::run(&mut machine, options, output),
         Does::Users => {
             let (lines, document) = connected::users(&mut machine)?;
             Outcome::Lines(lines, document)

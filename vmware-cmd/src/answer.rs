@@ -15,13 +15,15 @@ use vmcontrol_client::Error;
 
 use crate::actions::Machine;
 use crate::failure::Failure;
+use crate::grammar::Options;
 use crate::output::Output;
 
 /// Longest line that is taken for a number.
 const MAX_LINE: u64 = 1024;
 
-/// Runs the dialogue. With `--json` nothing is printed before the answer has been given.
-pub(crate) fn run(machine: &mut Machine, output: &mut Output) -> Result<(), Failure> {
+/// Runs the dialogue. With `--json`, and with `-q` where nobody looks, nothing is printed before the answer
+/// has been given.
+pub(crate) fn run(machine: &mut Machine, options: &Options, output: &mut Output) -> Result<(), Failure> {
     let out = machine.call("VM_GetQuestion", |request| request)?;
     let Some(question) = out.child("question") else {
         return Err(Failure::Said("No questions pending.".to_owned()));
@@ -31,7 +33,8 @@ pub(crate) fn run(machine: &mut Machine, output: &mut Output) -> Result<(), Fail
     let choices: Vec<&str> =
         question.list("choices", "choice").map(|choice| choice.content.as_str()).collect();
     let input = std::io::stdin();
-    if !output.json {
+    let silent = output.json || (options.quiet && !input.is_terminal());
+    if !silent {
         output.line(&format!("Question (id = {id}) :{}", question.need("text")?));
         for (number, choice) in choices.iter().enumerate() {
             output.line(&format!("\t{number}) {choice}"));
@@ -57,6 +60,8 @@ pub(crate) fn run(machine: &mut Machine, output: &mut Output) -> Result<(), Fail
         output.document(&json!({
             "ok": true, "action": "answer", "arguments": [], "value": number, "choice": choice,
         }));
+    } else if silent {
+        output.line("1");
     } else {
         output.line(&format!("selected {number} : {choice}"));
     }

@@ -69,10 +69,10 @@ impl Failure {
         if output.json {
             let (code, text) = match self {
                 Failure::Operation(error) | Failure::Server(error) | Failure::Machine(_, error) => {
-                    (error.code.number(), error.text.as_str())
+                    (Some(error.code.number()), error.text.as_str())
                 }
-                Failure::Usage(text) | Failure::Said(text) => (0, text.as_str()),
-                Failure::Unread => (0, ""),
+                Failure::Usage(text) | Failure::Said(text) => (None, text.as_str()),
+                Failure::Unread => (None, ""),
             };
             output.document(&json!({ "ok": false, "error": { "code": code, "text": text } }));
         }

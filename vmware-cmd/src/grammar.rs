@@ -163,7 +163,7 @@ pub(crate) fn parse(
 
 /// What options mean together.
 fn check(options: &Options, command: &Command) -> Result<(), Failure> {
-    if options.host.is_some() && options.user.is_none() && !matches!(command, Command::New(New::Doctor, _)) {
+    if options.host.is_some() && options.user.is_none() {
         return Err(Failure::usage("-H needs -U: another machine wants to know who you are"));
     }
     if options.user.is_none() && (options.password.is_some() || options.password_file.is_some()) {

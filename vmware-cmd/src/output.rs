@@ -7,6 +7,11 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
+/// Says a line on standard error. That nobody can read it is no reason to stop.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// What goes to standard output.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -71,7 +76,7 @@ impl Output {
         match self.flush() {
             Ok(()) => status,
             Err(Failure::Said(text)) => {
-                let _ = writeln!(std::io::stderr(), "{text}");
+                say(&text);
                 ExitCode::FAILURE
             }
             Err(_) => ExitCode::FAILURE,

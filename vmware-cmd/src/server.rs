@@ -6,6 +6,7 @@ use vmcontrol_client::{Connection, Element, Error, Params, Reply, Request};
 
 use crate::failure::Failure;
 use crate::grammar::Options;
+use crate::output::say;
 use crate::password;
 
 /// A session with the server.
@@ -42,11 +43,11 @@ impl Server {
         if verbose {
             let host = params.host.as_deref().unwrap_or("this machine");
             let user = params.user.as_deref().unwrap_or("the owner of this process");
-            eprintln!("vmware-cmd: connecting to {host} as {user}");
+            say(&format!("vmware-cmd: connecting to {host} as {user}"));
         }
         let connection = Connection::open(params)?;
         if verbose {
-            eprintln!("vmware-cmd: connected after {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            say(&format!("vmware-cmd: connected after {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
         }
         Ok(Server { connection, verbose })
     }
@@ -67,7 +68,7 @@ impl Server {
         let Reply { error, warnings, out, .. } =
             self.timed(request.operation(), |connection| connection.reply(request))?;
         for warning in warnings {
-            eprintln!("Warning: {warning}");
+            say(&format!("Warning: {warning}"));
         }
         match error {
             Some(error) => Err(error),
@@ -92,7 +93,7 @@ impl Server {
         let result = ask(&mut self.connection);
         if self.verbose {
             let how = if result.is_ok() { "answered" } else { "not answered" };
-            eprintln!("vmware-cmd: {what} {how} after {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            say(&format!("vmware-cmd: {what} {how} after {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
         }
         result
     }

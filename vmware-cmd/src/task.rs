@@ -15,7 +15,7 @@ use vmcontrol_client::{Element, Request};
 
 use crate::failure::Failure;
 use crate::grammar::Options;
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::server::Server;
 use crate::table::{self, Set};
 use crate::text::{field, size, time};
@@ -156,7 +156,7 @@ fn show(task: &Element, output: &mut Output) -> Result<bool, Failure> {
         Some(error) if !good => {
             let code = error.attribute("code").unwrap_or("-999");
             output.flush()?;
-            eprintln!("VMControl error {code}: {}", error.content);
+            say(&format!("VMControl error {code}: {}", error.content));
         }
         _ => {}
     }

@@ -16,7 +16,7 @@ use vmcontrol_client::{Element, Error, ErrorCode, Params, Request};
 use crate::failure::Failure;
 use crate::grammar::Options;
 use crate::list;
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::server::{self, Server};
 use crate::text::{field, harmless, time};
 
@@ -114,7 +114,7 @@ impl Watch<'_> {
     /// Connects again; gives up after a while, with what was wrong first.
     fn reach(&mut self, cause: Error) -> Result<(), Failure> {
         let end = Instant::now() + RETURN;
-        eprintln!("vmware-cmd: {cause}; trying again");
+        say(&format!("vmware-cmd: {cause}; trying again"));
         while Instant::now() < end {
             match Server::open(&self.params, self.options.verbose) {
                 Ok(server) => {
