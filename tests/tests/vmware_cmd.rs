@@ -628,6 +628,11 @@ fn the_words_of_this_project() {
     command.current_dir(path.parent().unwrap());
     let said = feed(command, "").err;
     assert!(said.contains("Could not connect to VM watch\n"), "{said}");
+    // A directory is none.
+    fs::create_dir(path.with_file_name("ops")).unwrap();
+    let mut command = cmd.command(&["ops", "inc"]);
+    command.current_dir(path.parent().unwrap());
+    assert!(feed(command, "").out.contains("main::increment"));
 }
 
 fn json(cmd: &Caller, cfg: &str) {

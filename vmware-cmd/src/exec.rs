@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options, words: &[String], output: &mut Output) -> R
     let documents = match words.split_first() {
         None => cut(&read(None)?)?,
         Some((first, [])) if first == "-" => cut(&read(None)?)?,
-        Some((first, [])) if first.contains('/') || std::path::Path::new(first).exists() => {
+        Some((first, [])) if first.contains('/') || std::path::Path::new(first).is_file() => {
             cut(&read(Some(first))?)?
         }
         Some((name, arguments)) => vec![request(name, arguments)?.to_string()],

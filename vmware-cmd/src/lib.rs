@@ -53,7 +53,9 @@ use crate::output::Output;
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut words = words.into_iter();
     let name = words.next().unwrap_or_else(|| "vmware-cmd".into()).to_string_lossy().into_owned();
-    let line = match grammar::parse(words, &|path| std::path::Path::new(path).exists()) {
+    // A directory is no machine: in the source tree of this program `ops` is one.
+    let file = |path: &str| std::fs::metadata(path).is_ok_and(|facts| !facts.is_dir());
+    let line = match grammar::parse(words, &file) {
         Ok(line) => line,
         Err(failure) => return failure.report(&name, &mut Output::new(false)),
     };
