@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The directory with `vmware-authd`, `vmserverd`, `vmx`, `xtask` and `libvmcontrol.so`.
+/// The directory with `vmware-authd`, `vmserverd`, `vmx`, `vmware-cmd`, `xtask` and `libvmcontrol.so`.
 ///
 /// `xtask test` names it in `VMSERVERD_BIN_DIR`; under a bare `cargo test` it is built here.
 pub fn directory() -> &'static Path {
@@ -30,7 +30,7 @@ fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(repository()).args(["build", "--release", "--quiet"]);
-    for package in ["authd", "serverd", "vmcontrol", "vmx", "xtask"] {
+    for package in ["authd", "serverd", "vmcontrol", "vmware-cmd", "vmx", "xtask"] {
         command.args(["--package", package]);
     }
     command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tests", &["link", "ops"]),
     ("vmcontrol", &["ops", "vmcontrol-client"]),
     ("vmcontrol-client", &["ops"]),
+    ("vmware-cmd", &["link", "ops", "vmcontrol-client"]),
     ("xtask", &["link", "ops"]),
 ];
 
@@ -72,6 +73,9 @@ fn what_a_room_must_not_be_able_to_do_it_does_not_link() {
     }
     for tls in ["rustls", "tokio-rustls", "rcgen", "openssl"] {
         assert!(!uses("serverd", tls) && !uses("handlers", tls), "the server knows no TLS");
+    }
+    for network in ["rustls", "tokio", "tokio-rustls", "openssl", "quick-xml"] {
+        assert!(!uses("vmware-cmd", network), "the command line talks through vmcontrol-client only");
     }
     for io in ["tokio", "rustix", "libc"] {
         assert!(!uses("ops", io), "the contract does no I/O");

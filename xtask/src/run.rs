@@ -47,7 +47,7 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         println!("\nready {} socket={}\n", instance.ports.describe(), socket.display());
         println!("request  {FIRST_EXEC}");
         println!("reply    {}", reply.trim_end());
-        print!("{}", how_to_talk(instance));
+        print!("{}", how_to_talk(instance, &binaries));
         Ok(())
     })
 }
@@ -86,7 +86,7 @@ async fn expect(stream: &mut BufStream<UnixStream>, start: &str) -> Result<Strin
 }
 
 /// What a newcomer types next.
-fn how_to_talk(instance: &Instance) -> String {
+fn how_to_talk(instance: &Instance, binaries: &Binaries) -> String {
     let root = instance.layout.root().display();
     let socket = instance.layout.authd_socket();
     let Ports { tls, plain } = instance.ports;
@@ -103,6 +103,12 @@ fn how_to_talk(instance: &Instance) -> String {
     text += if instance.layout.privileged { " USER and PASS of an account:\n\n" } else { ":\n\n" };
     text += "    LOCAL\n    GLOBAL server\n";
     text += "    <exec><op>VMServerd_GetOperationTable</op></exec>\n";
+    if let Some(command) = binaries.vmware_cmd(instance.layout.root()) {
+        text += "\nor let vmware-cmd do it:\n\n";
+        for words in ["-h", "exec inc number=42", "ops", "doctor"] {
+            text += &format!("    {command} {words}\n");
+        }
+    }
     text += &format!("\nLogs: {root}/var/log/vmware    Stop: Ctrl-C\n");
     text
 }

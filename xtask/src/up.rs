@@ -47,6 +47,9 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         None => Binaries::build()?,
     };
     supervise::run(&instance, &binaries, async |instance| {
+        if let Some(command) = binaries.vmware_cmd(instance.layout.root()) {
+            eprintln!("use it with: {command} -h");
+        }
         println!("ready {} socket={}", instance.ports.describe(), instance.layout.authd_socket().display());
         Ok(())
     })

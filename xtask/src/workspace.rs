@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use crate::Result;
 
-/// The two daemons, and what runs a machine: package and binary. The server looks for the latter beside
-/// itself.
-pub const DAEMONS: [(&str, &str); 3] = [("authd", "vmware-authd"), ("serverd", "vmserverd"), ("vmx", "vmx")];
+/// What an instance is made of: the two daemons, what runs a machine (the server looks for it beside
+/// itself), and the command line. Package and binary.
+pub const DAEMONS: [(&str, &str); 4] =
+    [("authd", "vmware-authd"), ("serverd", "vmserverd"), ("vmx", "vmx"), ("vmware-cmd", "vmware-cmd")];
 
 /// Where the daemons' binaries are.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Binaries {
     pub authd: PathBuf,
     /// `vmserverd`
     pub serverd: PathBuf,
+    /// `vmware-cmd`, which no instance needs: whoever uses one does.
+    pub command: Option<PathBuf>,
 }
 
 impl Binaries {
@@ -30,17 +33,25 @@ impl Binaries {
             let path = directory.join(name);
             if path.is_file() { Ok(path) } else { Err(format!("there is no {}", path.display())) }
         };
-        Ok(Binaries { authd: find("vmware-authd")?, serverd: find("vmserverd")? })
+        let (authd, serverd, command) = (find("vmware-authd")?, find("vmserverd")?, find("vmware-cmd").ok());
+        Ok(Binaries { authd, serverd, command })
     }
 
-    /// Builds the daemons in release; what cargo has to say goes to standard error.
+    /// Builds the daemons and the command line in release; what cargo has to say goes to standard error.
     ///
     /// # Errors
     /// When the build fails.
     pub fn build() -> Result<Self> {
         let mut built = build_release(&DAEMONS.map(|(package, _)| package))?;
+        let command = built.remove("vmware-cmd");
         let mut take = |name: &str| built.remove(name).ok_or_else(|| format!("cargo built no binary {name}"));
-        Ok(Binaries { authd: take("vmware-authd")?, serverd: take("vmserverd")? })
+        Ok(Binaries { authd: take("vmware-authd")?, serverd: take("vmserverd")?, command })
+    }
+
+    /// What to type to use the command line on an instance.
+    pub fn vmware_cmd(&self, root: &Path) -> Option<String> {
+        let command = self.command.as_ref()?;
+        Some(format!("{} --root {}", command.display(), root.display()))
     }
 }
 

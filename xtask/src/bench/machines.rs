@@ -24,7 +24,7 @@ use crate::bench::report::{Against, Line, Outcome, Rounds, Target};
 use crate::bench::{Bench, client};
 
 /// How many machines.
-const MACHINES: usize = 10_000;
+pub const MACHINES: usize = 10_000;
 
 /// Machines that are registered and unregistered on top of those.
 const CHANGES: usize = 40;
@@ -103,7 +103,7 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
 }
 
 /// A directory of machines, and the list of all of them below `root`.
-fn machines(scratch: &Path, root: &Path, count: usize) -> Result<Vec<PathBuf>> {
+pub fn machines(scratch: &Path, root: &Path, count: usize) -> Result<Vec<PathBuf>> {
     let directory = scratch.join("vms");
     let etc = root.join("etc/vmware");
     fs::create_dir_all(&etc).map_err(failed("making a directory"))?;
@@ -130,7 +130,7 @@ fn machines(scratch: &Path, root: &Path, count: usize) -> Result<Vec<PathBuf>> {
 }
 
 /// libvirt's side: the same number of domains.
-fn domains(scratch: &Path) -> Result<PathBuf> {
+pub fn domains(scratch: &Path) -> Result<PathBuf> {
     let path = scratch.join("t10k.xml");
     let mut text = String::from("<node>\n");
     for number in 0..MACHINES {
@@ -143,7 +143,7 @@ fn domains(scratch: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
+pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or_default()
 }

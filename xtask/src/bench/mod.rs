@@ -9,6 +9,7 @@
 //!   P6        connects   one visit after another   P20  parse    in this process
 //!   P8-P11    files      copies and listings, beside cp and find
 //!   P15 P16 P18 P19  machines  ten thousand registered machines    L1   library  the C library
+//!   P17       command    vmware-cmd -l with as many
 //!   P12-P14   power      machines that are powered on, beside QEMU and bare KVM
 //!   SUSPEND RESUME DISKR DISKW  storage  what running machines store, beside QEMU
 //! ```
@@ -22,6 +23,7 @@ mod bounds;
 mod calls;
 mod child;
 mod client;
+mod command;
 mod connects;
 mod files;
 mod guest;
@@ -59,7 +61,7 @@ use crate::workspace::Binaries;
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16 P18 P18u P19 P19m P20 L1 SUSPEND RESUME DISKR DISKW [default: all]
+    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16 P17 P18 P18u P19 P19m P20 L1 SUSPEND RESUME DISKR DISKW [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -91,7 +93,7 @@ pub struct Arguments {
 /// Figures that are measured together, and how.
 type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
 
-const GROUPS: [Group; 18] = [
+const GROUPS: [Group; 19] = [
     (&["P1", "P3"], calls::local),
     (&["P2"], calls::remote),
     (&["P6"], connects::local),
@@ -104,6 +106,7 @@ const GROUPS: [Group; 18] = [
     (&["P13"], power::memory),
     (&["P14"], power::many),
     (&["P15", "P16"], machines::looking),
+    (&["P17"], command::list),
     (&["P18", "P18u"], machines::changing),
     (&["P19", "P19m"], machines::starting),
     (&["SUSPEND", "RESUME"], storage::suspended),

@@ -1,0 +1,100 @@
+//! P17: `vmware-cmd -l` where ten thousand machines are registered, from its start to its exit.
+//!
+//! ```text
+//!   ours   vmware-cmd -l                  connect, log in, one request, ten thousand lines
+//!   peer   virsh list --all --name        less a bare virsh version, which does all but the list
+//! ```
+//!
+//! The line is a number of milliseconds. The peer stands beside it for the reader: what it spends on
+//! starting up is taken off, ours is not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::bench::Bench;
+use crate::bench::machines::{MACHINES, domains, machines, median};
+use crate::bench::ours::Ours;
+use crate::bench::report::{Against, Line, Outcome, Target};
+use crate::workspace::installed;
+
+/// The command.
+pub static P17: Target = Target {
+    id: "P17",
+    what: "vmware-cmd -l with 10 000 machines, start to exit, p50",
+    unit: "ms",
+    digits: 1,
+    more: false,
+    lines: &[Line { against: Against::Fixed, pass: Some(100.0), stretch: Some(40.0) }],
+};
+
+/// Runs a command that must succeed; its output and the milliseconds it took.
+fn timed(command: &mut Command) -> Result<(Vec<u8>, f64)> {
+    let start = Instant::now();
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    if output.status.success() {
+        Ok((output.stdout, took))
+    } else {
+        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+/// The median of one command run again and again for a while.
+fn repeated(length: Duration, mut command: impl FnMut() -> Command) -> Result<f64> {
+    let (start, mut all) = (Instant::now(), Vec::new());
+    while all.len() < 5 || start.elapsed() < length {
+        all.push(timed(&mut command())?.1);
+    }
+    Ok(median(all))
+}
+
+fn vmware_cmd(bin_dir: &Path, root: &Path) -> Command {
+    let mut command = Command::new(bin_dir.join("vmware-cmd"));
+    command.arg("-l").env("VMSERVERD_ROOT", root);
+    command
+}
+
+/// P17.
+///
+/// # Errors
+/// When a side fails.
+pub fn list(bench: &mut Bench) -> Result<Vec<Outcome>> {
+    let root = bench.scratch().join("command");
+    machines(bench.scratch(), &root, MACHINES)?;
+    let _ours = Ours::start(bench.scratch(), "command", bench.bin_dir())?;
+    let bin_dir = bench.bin_dir().to_owned();
+    let (listed, _) = timed(&mut vmware_cmd(&bin_dir, &root))?;
+    let lines = listed.iter().filter(|byte| **byte == b'\n').count();
+    if lines != MACHINES {
+        return Err(format!("P17: {lines} machines are listed"));
+    }
+    let libvirt = match installed("virsh") {
+        true => bench.fresh_peer(),
+        false => Err("virsh is not installed (apt-get install libvirt-clients)".to_owned()),
+    };
+    let uri = match &libvirt {
+        Ok(libvirt) => libvirt.unix_with(&domains(bench.scratch())?),
+        Err(_) => String::new(),
+    };
+    let virsh = |words: &[&str]| {
+        let mut command = Command::new("virsh");
+        command.args(["--connect", &uri]).args(words);
+        command
+    };
+    let (length, mut quiet) = (bench.length(), bench.quiet());
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for round in 1..=bench.rounds {
+        eprintln!("xtask: P17, round {round} of {}", bench.rounds);
+        ours.push(quiet.phase(|| repeated(length, || vmware_cmd(&bin_dir, &root)))?);
+        if libvirt.is_ok() {
+            peer.push(quiet.phase(|| {
+                let list = repeated(length, || virsh(&["list", "--all", "--name"]))?;
+                Ok(list - repeated(length, || virsh(&["version"]))?)
+            })?);
+        }
+    }
+    let peer = Some(libvirt.map(|_| peer));
+    Ok(vec![Outcome { target: &P17, ours, peer, bound: None, notes: vec![quiet.describe()] }])
+}
