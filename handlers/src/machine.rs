@@ -360,7 +360,7 @@ pub(crate) async fn visible(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, F
 /// As [`visible`]; -4 without the right to execute.
 pub(crate) async fn operable(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, Failure> {
     let machine = visible(ctx, config).await?;
-    if machine.rights.execute { Ok(machine) } else { Err(Error::no_access(config).into()) }
+    if machine.rights.execute { Ok(machine) } else { Err(Error::lacks_right(config, "rx").into()) }
 }
 
 /// The machine of a path, if it exists for the caller, and how it is.

@@ -17,13 +17,13 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
         && let Some(known) = known(ctx, &req.config).await?
     {
         if req.mks && !known.execute {
-            return Err(Error::no_access(&req.config).into());
+            return Err(Error::lacks_right(&req.config, "rx").into());
         }
         return Ok(InfoReply { vm: known.info.clone() });
     }
     let machine = machine::visible(ctx, &req.config).await?;
     if req.mks && !machine.rights.execute {
-        return Err(Error::no_access(&req.config).into());
+        return Err(Error::lacks_right(&req.config, "rx").into());
     }
     if req.connect {
         let vmx = machine.descriptor()?;

@@ -211,6 +211,12 @@ impl Error {
         Self::with(ErrorCode::NoAccess, what)
     }
 
+    /// The caller can see the machine `config`, but its .vmx does not give him `rights`, such as `rx`: -4.
+    #[must_use]
+    pub fn lacks_right(config: impl fmt::Display, rights: &str) -> Self {
+        Self::no_access(format_args!("{config}: this takes the rights {rights} on that file; see chmod(1)"))
+    }
+
     /// A call of the file system failed for `path`.
     ///
     /// EACCES, EPERM and EROFS become -4; ENOSPC, EDQUOT, EMFILE and ENFILE -22; ENOMEM -1; anything

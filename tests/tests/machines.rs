@@ -181,15 +181,18 @@ fn rights_are_the_rights_on_the_file() {
     set_mode(&path, 0o704);
     assert_eq!(ask(&mut others, "VM_INFO", &path).all("permissions"), ["r--"]);
     assert_eq!(list(&mut others).len(), 1);
-    let denied = Some((-4, format!("Permission denied: {}", path.display())));
+    let denied = |rights| {
+        let text = format!("{}: this takes the rights {rights} on that file; see chmod(1)", path.display());
+        Some((-4, format!("Permission denied: {text}")))
+    };
     for op in ["VMUnRegister", "VMDeleteEdit_DeleteVM"] {
-        assert_eq!(ask(&mut others, op, &path).error(), denied, "{op}");
+        assert_eq!(ask(&mut others, op, &path).error(), denied("rwx"), "{op}");
     }
     let mks = format!("{}<mks>1</mks>", cfg(&path));
-    assert_eq!(others.op("VM_INFO", &mks).error(), denied);
+    assert_eq!(others.op("VM_INFO", &mks).error(), denied("rx"));
     set_mode(&path, 0o705);
     assert!(others.op("VM_INFO", &mks).ok());
-    assert_eq!(ask(&mut others, "VMUnRegister", &path).error(), denied);
+    assert_eq!(ask(&mut others, "VMUnRegister", &path).error(), denied("rwx"));
 
     // A directory that may not be entered hides what is in it.
     set_mode(path.parent().unwrap(), 0o700);

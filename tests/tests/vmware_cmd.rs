@@ -844,6 +844,8 @@ fn doctor(cmd: &Caller, instance: &Instance) {
         let found = verdict(name);
         assert_ne!(found["verdict"], "fail", "{found}");
     }
+    // What the server says of its host, whatever this one is.
+    assert!(verdict("guests")["text"].as_str().unwrap().starts_with("host class "));
     let text = cmd.run(&["doctor"]).out;
     assert!(text.contains("ok     socket        ") && text.contains(" failed, "), "{text}");
     // Each is broken, seen, repaired by the command that was printed, and well again.

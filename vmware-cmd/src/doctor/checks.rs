@@ -361,15 +361,22 @@ fn kvm(host: &Host) -> Finding {
         };
         return Finding::fail(CHECK, format!("{shown}: {error}: no machine can start"), repair);
     }
-    match module {
-        Some(_) => Finding::ok(CHECK, format!("{shown} can be opened; host class native")),
-        None => Finding::warn(
+    Finding::ok(CHECK, format!("{shown} can be opened"))
+}
+
+/// How the server found that this host runs guests.
+fn guests(class: &str) -> Finding {
+    const CHECK: &str = "guests";
+    match class {
+        "native" => Finding::ok(CHECK, "host class native: the processor runs guests"),
+        "emulated" => Finding::warn(
             CHECK,
-            format!(
-                "{shown} can be opened, but the processor shows no VT-x or AMD-V: host class emulated, guests are slow"
-            ),
-            "on the outer host allow nested virtualization",
+            "host class emulated: /dev/kvm emulates the system code of guests, they are slow",
+            "switch VT-x or AMD-V on in the BIOS; on a virtual host allow nested virtualization",
         ),
+        "none" => Finding::fail(CHECK, "host class none: no machine can start", "see the check kvm"),
+        // In the moment after the server was started.
+        _ => Finding::warn(CHECK, "host class not known yet", "vmware-cmd doctor"),
     }
 }
 
@@ -490,19 +497,23 @@ fn inventory(host: &Host) -> Finding {
     }
 }
 
-/// A whole conversation: login, hand-over, a request, its answer.
-pub(super) fn connection(options: &Options) -> Result<Finding, Failure> {
+/// A whole conversation: login, hand-over, a request, its answer. Where it succeeds, what the server knows
+/// of its host besides.
+pub(super) fn connection(options: &Options) -> Result<Vec<Finding>, Failure> {
     const CHECK: &str = "connection";
     let mut params = server::params(options)?;
     params.timeout = options.timeout.unwrap_or(PATIENCE);
-    let answer = Server::open(&params, options.verbose)
-        .and_then(|mut server| server.call(&Request::new("VMServerd_GetProductInfo")));
+    let answer = Server::open(&params, options.verbose).and_then(|mut server| {
+        let product = server.call(&Request::new("VMServerd_GetProductInfo"))?;
+        Ok((product, server.call(&Request::new("GSXHostInfo_Query"))?))
+    });
     Ok(match answer {
-        Ok(out) => {
+        Ok((out, host)) => {
             let product = out
                 .child("product")
                 .map(|product| format!("{} {}", field(product, "title"), field(product, "version")));
-            Finding::ok(CHECK, format!("the server answers: {}", product.unwrap_or_default()))
+            let answers = Finding::ok(CHECK, format!("the server answers: {}", product.unwrap_or_default()));
+            vec![answers, guests(host.text("hostClass").unwrap_or_default())]
         }
         Err(error) => {
             let repair = match (&options.host, error.code) {
@@ -510,7 +521,7 @@ pub(super) fn connection(options: &Options) -> Result<Finding, Failure> {
                 (None, _) => "see the checks above".to_owned(),
                 (Some(host), _) => format!("ssh {host} vmware-cmd doctor"),
             };
-            Finding::fail(CHECK, first_line(&error.text), repair)
+            vec![Finding::fail(CHECK, first_line(&error.text), repair)]
         }
     })
 }
@@ -631,10 +642,10 @@ mod tests {
         assert!(kvm(&without.1).repair.unwrap().contains("BIOS"));
         let intel = host(&[("proc/cpuinfo", "flags : fpu vmx\n", 0o644)], true);
         assert_eq!(kvm(&intel.1).repair.as_deref(), Some("modprobe kvm_intel"));
-        let amd = host(&[("proc/cpuinfo", "flags : svm\n", 0o644), ("dev/kvm", "", 0o666)], true);
-        assert!(kvm(&amd.1).text.contains("native"));
-        let emulated = host(&[("proc/cpuinfo", "flags : fpu\n", 0o644), ("dev/kvm", "", 0o666)], true);
-        assert_eq!(kvm(&emulated.1).verdict, Verdict::Warn);
+        let there = host(&[("dev/kvm", "", 0o666)], true);
+        assert_eq!(kvm(&there.1).verdict, Verdict::Ok);
+        let classes = ["native", "emulated", "none", "unknown"].map(|class| guests(class).verdict);
+        assert_eq!(classes, [Verdict::Ok, Verdict::Warn, Verdict::Fail, Verdict::Warn]);
         assert_eq!(firmware(&without.1).repair.as_deref(), Some("apt-get install seabios"));
         let bios =
             [("usr/share/seabios/bios.bin", "", 0o644), ("usr/share/seabios/vgabios-isavga.bin", "", 0o644)];

@@ -73,11 +73,11 @@ pub(crate) fn run(options: &Options, words: &[String], output: &mut Output) -> R
         return Err(Failure::usage("doctor takes no argument"));
     }
     let findings = match &options.host {
-        Some(_) => vec![checks::connection(options)?],
+        Some(_) => checks::connection(options)?,
         None => {
             let host = host::Host::look(options)?;
             let mut findings = checks::all(&host);
-            findings.push(checks::connection(options)?);
+            findings.extend(checks::connection(options)?);
             findings
         }
     };
