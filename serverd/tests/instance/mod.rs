@@ -117,9 +117,15 @@ impl Instance {
         server.wait().unwrap()
     }
 
-    /// The session processes, as uid and pid.
+    /// The session processes, as uid and pid. For a moment after its start the core has a child that finds
+    /// out what the host can do.
     pub fn processes(&self) -> Vec<(u32, Pid)> {
-        children(self.pid())
+        let mut all = children(self.pid());
+        all.retain(|(_, pid)| {
+            let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == b"session")
+        });
+        all
     }
 }
 
