@@ -62,7 +62,9 @@ impl Caller {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        // Whoever runs the tests in the background has SIGINT ignored, which would be inherited.
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=INT").arg(&self.program);
         command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").current_dir("/tmp");
         command.env("VMSERVERD_ROOT", &self.root).env("VMSERVERD_KNOWN_HOSTS", &self.known_hosts);
         if let Some((uid, gid)) = self.user {
@@ -82,7 +84,8 @@ impl Caller {
     /// The command under a terminal, as the same user.
     fn on_terminal(&self, arguments: &str) -> Child {
         let mut command = Command::new("script");
-        command.args(["-qec", &format!("{} {arguments}", self.program.display()), "/dev/null"]);
+        let line = format!("env --default-signal=INT {} {arguments}", self.program.display());
+        command.args(["-qec", &line, "/dev/null"]);
         command.env("VMSERVERD_ROOT", &self.root).env("VMSERVERD_KNOWN_HOSTS", &self.known_hosts);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).current_dir("/tmp");
         if let Some((uid, gid)) = self.user {

@@ -22,7 +22,6 @@ use crate::boot;
 use crate::firmware::Firmware;
 use crate::screen::{Font, Text};
 use crate::vcpu::{Event, Gate, Shared, Vcpus, lock};
-use crate::windows::Wish;
 use crate::{chips, memory, state_file, sys};
 
 /// Pages for KVM's own use on processors that need them: below the firmware.
@@ -169,7 +168,6 @@ impl Machine {
             gate: Gate::default(),
             memory,
             events: listeners.events,
-            keys: Wish::default(),
             class: OnceLock::new(),
             filled: AtomicU64::new(0),
         });
@@ -242,16 +240,18 @@ impl Machine {
         if class == HostClass::Emulated {
             // Ticks of the timer that are made up for go before keys, for ever.
             let _ = sys::forget_missed_ticks(&self.vm);
-            self.shared.keys.wanted.store(true, Ordering::Release);
         }
     }
 
     /// Types; false when the keyboard's queue has no room.
     #[must_use]
     pub fn press(&self, codes: &[u8]) -> bool {
-        let taken = self.board().press(codes);
-        self.vcpus.notice_keys();
-        taken
+        self.board().press(codes)
+    }
+
+    /// Calls the first processor out of the guest for a moment: KVM looks for interrupts before it goes back.
+    pub fn nudge(&self) {
+        self.vcpus.nudge();
     }
 
     /// Instructions that were carried out here because KVM lacks them.

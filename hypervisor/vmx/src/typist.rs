@@ -12,12 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::machine::Machine;
+use crate::windows;
 
 /// Keys that wait at most: beyond that, keys are refused.
 const QUEUE: usize = 4096;
-
-/// How often it is looked whether the guest has read a key.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// The while between two keys.
 fn pause(class: HostClass) -> Duration {
@@ -31,7 +29,7 @@ fn pause(class: HostClass) -> Duration {
 /// A task that types on the keyboard of one machine. Dropping it drops the keys that wait.
 #[derive(Debug)]
 pub struct Typist {
-    keys: mpsc::Sender<(Vec<u8>, Duration)>,
+    keys: mpsc::Sender<(Vec<u8>, HostClass)>,
     task: JoinHandle<()>,
 }
 
@@ -49,7 +47,7 @@ impl Typist {
     pub fn press(&self, keys: Vec<Vec<u8>>, class: HostClass) -> bool {
         // Nobody else sends: the room stays.
         let room = self.keys.capacity() >= keys.len();
-        room && keys.into_iter().all(|codes| self.keys.try_send((codes, pause(class))).is_ok())
+        room && keys.into_iter().all(|codes| self.keys.try_send((codes, class)).is_ok())
     }
 }
 
@@ -59,22 +57,24 @@ impl Drop for Typist {
     }
 }
 
-async fn run(machine: Weak<Machine>, mut keys: mpsc::Receiver<(Vec<u8>, Duration)>) {
-    while let Some((codes, pause)) = keys.recv().await {
-        loop {
-            // Not kept while waiting: the machine must be able to end.
-            let Some(machine) = machine.upgrade() else { return };
-            if machine.board().keys_unread() == 0 {
-                // There is room: the keyboard's own queue is empty.
+async fn run(machine: Weak<Machine>, mut keys: mpsc::Receiver<(Vec<u8>, HostClass)>) {
+    while let Some((codes, class)) = keys.recv().await {
+        read(&machine, class).await;
+        match machine.upgrade() {
+            // There is room: the keyboard's own queue is empty.
+            Some(machine) => {
                 let _ = machine.press(&codes);
-                break;
             }
-            drop(machine);
-            tokio::time::sleep(LOOK).await;
+            None => return,
         }
-        while machine.upgrade().is_some_and(|machine| machine.board().keys_unread() > 0) {
-            tokio::time::sleep(LOOK).await;
-        }
-        tokio::time::sleep(pause).await;
+        read(&machine, class).await;
+        tokio::time::sleep(pause(class)).await;
     }
+}
+
+/// Waits until the guest has read what its keyboard holds. The machine is not kept meanwhile: it must be
+/// able to end.
+async fn read(machine: &Weak<Machine>, class: HostClass) {
+    let machine = Weak::clone(machine);
+    let _ = tokio::task::spawn_blocking(move || windows::until_read(&machine, class)).await;
 }

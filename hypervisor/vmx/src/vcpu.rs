@@ -22,7 +22,6 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::board::{Board, Stop};
-use crate::windows::{Stepper, Wish};
 use crate::{memory, sys};
 
 /// Fills of gaps that are told one by one.
@@ -30,9 +29,6 @@ pub const FILLS_TOLD: u64 = 100;
 
 /// How long a processor waits until it is known how the host runs guests.
 const CLASS_WAIT: Duration = Duration::from_secs(5);
-
-/// Tries to make a processor look for keys.
-const NOTICES: u32 = 20;
 
 /// What the processors shall do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,8 +112,6 @@ pub struct Shared {
     pub memory: GuestMemoryMmap,
     /// Told what happened; called on a processor's thread.
     pub events: Box<dyn Fn(Event) + Send + Sync>,
-    /// Whether keys need help to arrive.
-    pub keys: Wish,
     /// How the host runs guests, once it is known.
     pub class: OnceLock<HostClass>,
     /// Instructions that were carried out here.
@@ -170,7 +164,7 @@ impl Vcpus {
         for (number, fd) in vcpus.fds.iter().enumerate() {
             let (fd, shared) = (Arc::clone(fd), Arc::clone(&vcpus.shared));
             let run = move || match enter() {
-                Ok(()) => run(&fd, &shared, number == 0),
+                Ok(()) => run(&fd, &shared),
                 Err(error) => {
                     (shared.events)(Event::Broken(format!("a processor's thread: {error}")));
                     while shared.gate.park() {
@@ -195,21 +189,13 @@ impl Vcpus {
         self.wait_parked();
     }
 
-    /// Makes the first processor look whether keys wait, if it runs. It may take it for a moment: a
-    /// signal that comes too early is lost.
-    pub fn notice_keys(&self) {
-        let Shared { gate, keys, .. } = &*self.shared;
-        if !keys.wanted.load(Ordering::Acquire) {
-            return;
-        }
-        keys.typed.store(true, Ordering::Release);
-        for _ in 0..NOTICES {
-            let (true, Some(thread)) = (gate.wanted() == Want::Run, self.threads.first()) else { return };
+    /// Calls the first processor out of the guest, if it runs; it goes back at once.
+    pub fn nudge(&self) {
+        if self.shared.gate.wanted() == Want::Run
+            && let Some(thread) = self.threads.first()
+        {
+            // Fails only for a thread that has ended.
             let _ = thread.kill(signal());
-            std::thread::sleep(Duration::from_micros(100));
-            if !keys.typed.load(Ordering::Acquire) {
-                return;
-            }
         }
     }
 
@@ -244,19 +230,13 @@ impl Drop for Vcpus {
     }
 }
 
-fn run(fd: &Mutex<VcpuFd>, shared: &Shared, first: bool) {
-    let mut stepper = Stepper::default();
+fn run(fd: &Mutex<VcpuFd>, shared: &Shared) {
     loop {
         if shared.gate.wanted() != Want::Run {
-            stepper.end(&lock(fd));
             settle(&mut lock(fd), shared);
             if !shared.gate.park() {
                 return;
             }
-        }
-        if first && shared.keys.wanted.load(Ordering::Relaxed) {
-            let waiting = lock(&shared.board).keys_pressing();
-            stepper.look(&lock(fd), &shared.keys, waiting);
         }
         let event = step(&mut lock(fd), shared);
         if let Some(event) = event {
@@ -318,11 +298,7 @@ fn step_once(fd: &mut VcpuFd, shared: &Shared) -> Stepped {
             data.fill(0xff);
             None
         }
-        VcpuExit::MmioWrite(..)
-        | VcpuExit::Hlt
-        | VcpuExit::IrqWindowOpen
-        | VcpuExit::IoapicEoi(_)
-        | VcpuExit::Debug(_) => None,
+        VcpuExit::MmioWrite(..) | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_) => None,
         VcpuExit::Intr => return Stepped::Interrupted,
         VcpuExit::Shutdown => return Stepped::Event(Event::TripleFault),
         VcpuExit::InternalError => return fill_gap(fd, shared),

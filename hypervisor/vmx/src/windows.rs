@@ -4,64 +4,47 @@
 //! A processor with virtualization stops at that window by itself. A KVM that emulates system code may
 //! run through it without looking: then the interrupt of a key waits until the guest happens to be
 //! interrupted inside a window, where the timer's interrupt, which goes first, waits as well. So on such
-//! a host the first processor is single-stepped while a key waits: KVM looks before every instruction.
+//! a host, while a key waits, the first processor is called out of the guest thousands of times a second:
+//! KVM looks for interrupts whenever it goes back, and now and then that is inside a window.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Weak;
+use std::time::{Duration, Instant};
 
-use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
-use kvm_ioctls::VcpuFd;
+use hypervisor::control::HostClass;
 
-/// Steps without a byte being read, after which this is given up: a second or so. The guest may not be
-/// interested in the keyboard's interrupt.
-const STEPS: u32 = 50_000;
+use crate::machine::Machine;
 
-/// What the first processor's thread and the others share.
-#[derive(Debug, Default)]
-pub struct Wish {
-    /// The host is one of those.
-    pub wanted: AtomicBool,
-    /// Keys were typed, and the thread has not seen it.
-    pub typed: AtomicBool,
-}
+/// Between two calls.
+const PERIOD: Duration = Duration::from_micros(50);
 
-/// The state of the first processor's thread.
-#[derive(Debug, Default)]
-pub struct Stepper {
-    on: bool,
-    left: u32,
-    /// Codes that waited when it was last looked.
-    waiting: usize,
-}
+/// How often it is looked whether the guest has read a key, where nobody needs to call.
+const LOOK: Duration = Duration::from_millis(2);
 
-impl Stepper {
-    /// To be called before the guest goes on: `waiting` is the number of codes that it has not read, 0
-    /// when the keyboard does not interrupt.
-    pub fn look(&mut self, fd: &VcpuFd, wish: &Wish, waiting: usize) {
-        if wish.typed.swap(false, Ordering::AcqRel) || waiting < self.waiting {
-            self.left = STEPS;
-        }
-        self.waiting = waiting;
-        let on = waiting > 0 && self.left > 0 && wish.wanted.load(Ordering::Acquire);
-        self.left = self.left.saturating_sub(u32::from(on));
-        self.set(fd, on);
-    }
+/// After so long without a byte being read, no more calls: the guest may not be interested in the
+/// keyboard's interrupt.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
-    /// Lets the guest run as usual.
-    pub fn end(&mut self, fd: &VcpuFd) {
-        self.set(fd, false);
-    }
-
-    fn set(&mut self, fd: &VcpuFd, on: bool) {
-        if self.on == on {
+/// Waits until the guest has read all codes of its keyboard, and helps it to; returns at once when the
+/// machine has gone. For a thread that may wait.
+pub fn until_read(machine: &Weak<Machine>, class: HostClass) {
+    let (mut unread, mut since) = (usize::MAX, Instant::now());
+    loop {
+        let Some(machine) = machine.upgrade() else { return };
+        let (now, pressing) = {
+            let board = machine.board();
+            (board.keys_unread(), board.keys_pressing() > 0)
+        };
+        if now == 0 {
             return;
         }
-        let control = if on { KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP } else { 0 };
-        let debug = kvm_guest_debug { control, ..Default::default() };
-        // A KVM that cannot do it delivers keys when it pleases.
-        if fd.set_guest_debug(&debug).is_ok() {
-            self.on = on;
-        } else {
-            self.left = 0;
+        if now < unread {
+            (unread, since) = (now, Instant::now());
         }
+        let calls = pressing && class == HostClass::Emulated && since.elapsed() < GIVE_UP;
+        if calls {
+            machine.nudge();
+        }
+        drop(machine);
+        std::thread::sleep(if calls { PERIOD } else { LOOK });
     }
 }
