@@ -15,6 +15,7 @@
 
 mod bench;
 mod check;
+mod deb;
 mod fuzz;
 mod r#gen;
 mod instance;
@@ -54,6 +55,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Write docs/operations and the fuzz dictionary from the operation table
     Gen(r#gen::Arguments),
+    /// Build the Debian packages
+    Deb(deb::Arguments),
     /// Format, lints, licences, generated files
     Check,
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Gen(arguments) => r#gen::main(&arguments),
+        Command::Deb(arguments) => deb::main(&arguments),
         Command::Check => check::main(),
     };
     match result {

@@ -1,0 +1,276 @@
+//! `xtask deb`: the two Debian packages, `vmserverd` and `libvmcontrol1`.
+//!
+//! ```text
+//!   cargo build --release ─▶ files of packaging/, man pages ─▶ a tree for each package ─▶ dpkg-deb
+//! ```
+//!
+//! The tree is written by the lists below; what a package depends on is asked of `dpkg-shlibdeps`. With the
+//! same sources and compiler the packages are the same, byte for byte.
+
+mod man;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Result;
+use crate::workspace::{build_release, installed, root, run};
+
+/// Arguments of `xtask deb`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where the packages go [default: target/deb]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Files as they lie in the repository: from, to, mode.
+const SERVER_FILES: &[(&str, &str, u32)] = &[
+    ("packaging/systemd/vmware-authd.socket", "usr/lib/systemd/system/vmware-authd.socket", 0o644),
+    ("packaging/systemd/vmware-authd.service", "usr/lib/systemd/system/vmware-authd.service", 0o644),
+    ("packaging/systemd/vmserverd.service", "usr/lib/systemd/system/vmserverd.service", 0o644),
+    ("packaging/sysusers.d/vmserverd.conf", "usr/lib/sysusers.d/vmserverd.conf", 0o644),
+    ("packaging/tmpfiles.d/vmserverd.conf", "usr/lib/tmpfiles.d/vmserverd.conf", 0o644),
+    ("packaging/pam/vmware-authd", "etc/pam.d/vmware-authd", 0o644),
+    ("packaging/logrotate/vmserverd", "etc/logrotate.d/vmserverd", 0o644),
+    ("packaging/config/vmserverd.toml", "etc/vmserverd.toml", 0o644),
+    ("packaging/config/config", "usr/share/vmserverd/config", 0o644),
+    ("README.md", "usr/share/doc/vmserverd/README.md", 0o644),
+];
+
+/// Binaries of the server package: name, directory.
+const SERVER_BINARIES: &[(&str, &str)] = &[
+    ("vmware-authd", "usr/sbin"),
+    ("vmserverd", "usr/lib/vmserverd"),
+    ("vmx", "usr/lib/vmserverd"),
+    ("vmware-cmd", "usr/bin"),
+];
+
+/// Symbolic links of the server package: where, to what. The old name of the server is in the product's
+/// messages, and in scripts.
+const SERVER_LINKS: &[(&str, &str)] = &[
+    ("usr/sbin/vmserverd", "../lib/vmserverd/vmserverd"),
+    ("usr/sbin/vmware-serverd", "../lib/vmserverd/vmserverd"),
+];
+
+/// Runs the command; prints the paths of the packages.
+pub fn main(arguments: &Arguments) -> Result<()> {
+    for program in ["dpkg-deb", "dpkg-shlibdeps", "strip", "gzip"] {
+        if !installed(program) {
+            return Err(format!("{program} is missing: apt-get install dpkg-dev binutils gzip"));
+        }
+    }
+    let out = arguments.out.clone().unwrap_or_else(|| root().join("target/deb"));
+    for package in build(&out)? {
+        println!("{}", package.display());
+    }
+    Ok(())
+}
+
+/// Builds both packages into `out`, and returns their paths.
+///
+/// # Errors
+/// What cargo or one of Debian's tools has to say.
+pub fn build(out: &Path) -> Result<Vec<PathBuf>> {
+    let built = build_release(&["authd", "serverd", "vmx", "vmware-cmd", "vmcontrol"])?;
+    let release = built.values().next().and_then(|path| path.parent()).ok_or("cargo built nothing")?;
+    std::fs::create_dir_all(out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
+    Ok(vec![server(release, out)?, client(release, out)?])
+}
+
+fn server(release: &Path, out: &Path) -> Result<PathBuf> {
+    let tree = Tree::new("vmserverd", out)?;
+    for (name, directory) in SERVER_BINARIES {
+        tree.binary(&release.join(name), &format!("{directory}/{name}"), 0o755)?;
+    }
+    for (from, to, mode) in SERVER_FILES {
+        tree.file(&root().join(from), to, *mode)?;
+    }
+    for (from, to) in SERVER_LINKS {
+        tree.link(from, to)?;
+    }
+    let completion = root().join("packaging/completion");
+    for (from, to) in [
+        ("vmware-cmd.bash", "usr/share/bash-completion/completions/vmware-cmd"),
+        ("_vmware-cmd", "usr/share/zsh/vendor-completions/_vmware-cmd"),
+        ("vmware-cmd.fish", "usr/share/fish/vendor_completions.d/vmware-cmd.fish"),
+    ] {
+        tree.file(&completion.join(from), to, 0o644)?;
+    }
+    tree.docs()?;
+    for (name, text) in man::pages()? {
+        tree.man(&name, text.as_bytes())?;
+    }
+    tree.package(&["usr/sbin/vmware-authd", "usr/lib/vmserverd/vmserverd", "usr/lib/vmserverd/vmx", "usr/bin/vmware-cmd"])
+}
+
+fn client(release: &Path, out: &Path) -> Result<PathBuf> {
+    let tree = Tree::new("libvmcontrol1", out)?;
+    let multiarch = read_command(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH"))
+        .unwrap_or_else(|_| format!("{}-linux-gnu", std::env::consts::ARCH));
+    let directory = format!("usr/lib/{multiarch}");
+    let version = env!("CARGO_PKG_VERSION");
+    let minor = version.split_once('.').map_or(version, |(_, rest)| rest);
+    let real = format!("libvmcontrol.so.1.{minor}");
+    tree.binary(&release.join("libvmcontrol.so"), &format!("{directory}/{real}"), 0o644)?;
+    for name in ["libvmcontrol.so.1", "libvmcontrol.so"] {
+        tree.link(&format!("{directory}/{name}"), &real)?;
+    }
+    // Clients that look inside a directory look for these names (vmcontrol.md 5).
+    for name in ["vmcontrol.so", "vmcontrol64.so"] {
+        tree.link(&format!("{directory}/vmcontrol/{name}"), &format!("../{real}"))?;
+    }
+    tree.binary(&release.join("libvmcontrol.a"), &format!("{directory}/libvmcontrol.a"), 0o644)?;
+    let vmcontrol = root().join("vmcontrol");
+    tree.file(&vmcontrol.join("include/vmcontrol.h"), "usr/include/vmcontrol.h", 0o644)?;
+    let template = read(&vmcontrol.join("vmcontrol.pc"))?;
+    let pc = template.replace("libdir=${prefix}/lib", &format!("libdir=/{directory}"));
+    tree.bytes(pc.as_bytes(), &format!("{directory}/pkgconfig/vmcontrol.pc"), 0o644)?;
+    tree.man("vmcontrol.3", read(&vmcontrol.join("man/vmcontrol.3"))?.as_bytes())?;
+    tree.docs()?;
+    tree.package(&[&format!("{directory}/{real}")])
+}
+
+/// The files of a package before they are packed.
+struct Tree {
+    package: &'static str,
+    /// Where the tree is.
+    root: PathBuf,
+    out: PathBuf,
+}
+
+impl Tree {
+    fn new(package: &'static str, out: &Path) -> Result<Self> {
+        let root = out.join(format!("{package}.tree"));
+        match std::fs::remove_dir_all(&root) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {error}", root.display()));
+            }
+            _ => {}
+        }
+        Ok(Tree { package, root, out: out.to_owned() })
+    }
+
+    fn path(&self, to: &str) -> Result<PathBuf> {
+        let path = self.root.join(to);
+        let directory = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        Ok(path)
+    }
+
+    fn bytes(&self, bytes: &[u8], to: &str, mode: u32) -> Result<()> {
+        let path = self.path(to)?;
+        std::fs::write(&path, bytes)
+            .and_then(|()| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    fn file(&self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        let bytes = std::fs::read(from).map_err(|error| format!("cannot read {}: {error}", from.display()))?;
+        self.bytes(&bytes, to, mode)
+    }
+
+    /// A binary, without what only debuggers read.
+    fn binary(&self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        self.file(from, to, mode)?;
+        let level = if mode & 0o111 != 0 { "--strip-all" } else { "--strip-unneeded" };
+        let level = if to.ends_with(".a") { "--strip-debug" } else { level };
+        run(Command::new("strip").args([level, "--enable-deterministic-archives"]).arg(self.path(to)?), "strip")
+    }
+
+    fn link(&self, at: &str, to: &str) -> Result<()> {
+        let path = self.path(at)?;
+        std::os::unix::fs::symlink(to, &path)
+            .map_err(|error| format!("cannot link {}: {error}", path.display()))
+    }
+
+    /// A man page: `NAME.SECTION`.
+    fn man(&self, name: &str, text: &[u8]) -> Result<()> {
+        let section = name.rsplit_once('.').map_or("1", |(_, section)| section);
+        let to = format!("usr/share/man/man{section}/{name}");
+        self.bytes(text, &to, 0o644)?;
+        run(Command::new("gzip").args(["-9n", "--force"]).arg(self.path(&to)?), "gzip")
+    }
+
+    /// Licence and list of changes, as every Debian package has them.
+    fn docs(&self) -> Result<()> {
+        let doc = format!("usr/share/doc/{}", self.package);
+        self.file(&root().join("packaging/deb/copyright"), &format!("{doc}/copyright"), 0o644)?;
+        let changes = format!("{doc}/changelog");
+        self.file(&root().join("CHANGELOG.md"), &changes, 0o644)?;
+        run(Command::new("gzip").args(["-9n", "--force"]).arg(self.path(&changes)?), "gzip")
+    }
+
+    /// Packs the tree. `linked` are the files whose libraries the package depends on.
+    fn package(&self, linked: &[&str]) -> Result<PathBuf> {
+        let templates = root().join("packaging/deb").join(self.package);
+        let architecture = read_command(Command::new("dpkg").arg("--print-architecture"))?;
+        let control = read(&templates.join("control"))?
+            .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+            .replace("@ARCH@", &architecture)
+            .replace("@DEPENDS@", &self.depends(linked)?);
+        self.bytes(control.as_bytes(), "DEBIAN/control", 0o644)?;
+        self.checksums()?;
+        for (name, mode) in [("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755), ("triggers", 0o644)] {
+            let from = templates.join(name);
+            if from.is_file() {
+                self.file(&from, &format!("DEBIAN/{name}"), mode)?;
+            }
+        }
+        // Whatever umask this runs under.
+        run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&self.root), "chmod")?;
+        let package = self.out.join(format!("{}_{}_{architecture}.deb", self.package, env!("CARGO_PKG_VERSION")));
+        let mut pack = Command::new("dpkg-deb");
+        pack.args(["--root-owner-group", "-Zxz", "-z6", "--build"]).arg(&self.root).arg(&package);
+        pack.env("SOURCE_DATE_EPOCH", source_date()).stdout(std::process::Stdio::null());
+        run(&mut pack, "dpkg-deb")?;
+        Ok(package)
+    }
+
+    /// What `dpkg-shlibdeps` says that these files need.
+    fn depends(&self, linked: &[&str]) -> Result<String> {
+        // It wants to stand beside a debian/control.
+        let place = self.out.join(format!("{}.shlibdeps", self.package));
+        let control = place.join("debian/control");
+        std::fs::create_dir_all(place.join("debian"))
+            .and_then(|()| std::fs::write(&control, format!("Source: {0}\n\nPackage: {0}\nArchitecture: any\n", self.package)))
+            .map_err(|error| format!("cannot write {}: {error}", control.display()))?;
+        let mut ask = Command::new("dpkg-shlibdeps");
+        ask.current_dir(&place).arg("-O");
+        for path in linked {
+            ask.arg(format!("-e{}", self.root.join(path).display()));
+        }
+        let answer = read_command(&mut ask)?;
+        let depends = answer.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
+        depends.map(str::to_owned).ok_or_else(|| format!("dpkg-shlibdeps answered: {answer}"))
+    }
+
+    /// `DEBIAN/md5sums`, which `dpkg --verify` compares with.
+    fn checksums(&self) -> Result<()> {
+        let script = "cd \"$0\" && find . -path ./DEBIAN -prune -o -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0r md5sum";
+        let sums = read_command(Command::new("sh").args(["-c", script]).arg(&self.root))?;
+        self.bytes(format!("{sums}\n").as_bytes(), "DEBIAN/md5sums", 0o644)
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// What a command prints, without the last line end.
+fn read_command(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("cannot run {name}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// The time of the last commit, which all files of the packages get.
+fn source_date() -> String {
+    let mut git = Command::new("git");
+    git.current_dir(root()).args(["log", "-1", "--format=%ct"]);
+    read_command(&mut git).ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "0".to_owned())
+}
