@@ -101,7 +101,12 @@ fn server(release: &Path, out: &Path) -> Result<PathBuf> {
     for (name, text) in man::pages()? {
         tree.man(&name, text.as_bytes())?;
     }
-    tree.package(&["usr/sbin/vmware-authd", "usr/lib/vmserverd/vmserverd", "usr/lib/vmserverd/vmx", "usr/bin/vmware-cmd"])
+    tree.package(&[
+        "usr/sbin/vmware-authd",
+        "usr/lib/vmserverd/vmserverd",
+        "usr/lib/vmserverd/vmx",
+        "usr/bin/vmware-cmd",
+    ])
 }
 
 fn client(release: &Path, out: &Path) -> Result<PathBuf> {
@@ -167,7 +172,8 @@ impl Tree {
     }
 
     fn file(&self, from: &Path, to: &str, mode: u32) -> Result<()> {
-        let bytes = std::fs::read(from).map_err(|error| format!("cannot read {}: {error}", from.display()))?;
+        let bytes =
+            std::fs::read(from).map_err(|error| format!("cannot read {}: {error}", from.display()))?;
         self.bytes(&bytes, to, mode)
     }
 
@@ -176,7 +182,10 @@ impl Tree {
         self.file(from, to, mode)?;
         let level = if mode & 0o111 != 0 { "--strip-all" } else { "--strip-unneeded" };
         let level = if to.ends_with(".a") { "--strip-debug" } else { level };
-        run(Command::new("strip").args([level, "--enable-deterministic-archives"]).arg(self.path(to)?), "strip")
+        run(
+            Command::new("strip").args([level, "--enable-deterministic-archives"]).arg(self.path(to)?),
+            "strip",
+        )
     }
 
     fn link(&self, at: &str, to: &str) -> Result<()> {
@@ -212,7 +221,13 @@ impl Tree {
             .replace("@DEPENDS@", &self.depends(linked)?);
         self.bytes(control.as_bytes(), "DEBIAN/control", 0o644)?;
         self.checksums()?;
-        for (name, mode) in [("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755), ("triggers", 0o644)] {
+        for (name, mode) in [
+            ("conffiles", 0o644),
+            ("postinst", 0o755),
+            ("prerm", 0o755),
+            ("postrm", 0o755),
+            ("triggers", 0o644),
+        ] {
             let from = templates.join(name);
             if from.is_file() {
                 self.file(&from, &format!("DEBIAN/{name}"), mode)?;
@@ -220,7 +235,8 @@ impl Tree {
         }
         // Whatever umask this runs under.
         run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&self.root), "chmod")?;
-        let package = self.out.join(format!("{}_{}_{architecture}.deb", self.package, env!("CARGO_PKG_VERSION")));
+        let package =
+            self.out.join(format!("{}_{}_{architecture}.deb", self.package, env!("CARGO_PKG_VERSION")));
         let mut pack = Command::new("dpkg-deb");
         pack.args(["--root-owner-group", "-Zxz", "-z6", "--build"]).arg(&self.root).arg(&package);
         pack.env("SOURCE_DATE_EPOCH", source_date()).stdout(std::process::Stdio::null());
@@ -234,7 +250,12 @@ impl Tree {
         let place = self.out.join(format!("{}.shlibdeps", self.package));
         let control = place.join("debian/control");
         std::fs::create_dir_all(place.join("debian"))
-            .and_then(|()| std::fs::write(&control, format!("Source: {0}\n\nPackage: {0}\nArchitecture: any\n", self.package)))
+            .and_then(|()| {
+                std::fs::write(
+                    &control,
+                    format!("Source: {0}\n\nPackage: {0}\nArchitecture: any\n", self.package),
+                )
+            })
             .map_err(|error| format!("cannot write {}: {error}", control.display()))?;
         let mut ask = Command::new("dpkg-shlibdeps");
         ask.current_dir(&place).arg("-O");
