@@ -78,9 +78,15 @@ fn programs_in_c_do_everything() {
         walk(command, &[]);
     }
 
-    // 64 threads, on objects of their own and on shared ones.
     let mut exec = instance.exec();
     assert!(exec.op("VMRegister", &format!("<config>{}</config>", path.display())).ok());
+    // Long and odd strings through every parameter.
+    let strings =
+        c::compile(at, &c::sources().join("strings.c"), "strings", &["-fsanitize=address,undefined"]);
+    let mut command = Command::new(strings);
+    assert_eq!(account::output(command.arg(&path).env("VMSERVERD_ROOT", &root)), "whole\n");
+
+    // 64 threads, on objects of their own and on shared ones.
     let source = c::sources().join("threads.c");
     // Rust's locks are not seen by ThreadSanitizer, which is told to leave the library's own use of the
     // C heap alone: what it watches is the memory that goes through a program's hands.
