@@ -184,7 +184,7 @@ fn changes_of_a_vmx_and_its_end_are_events() {
     let mut wait = |change: &mut dyn FnMut()| {
         let configs = format!("<configs>{}</configs>", cfg(&path));
         let arguments = format!("<epoch>{epoch}</epoch><since>{next}</since><timeout>30</timeout>{configs}");
-        waiter.send(&request("VMServerd_WaitForEvents", &arguments));
+        waiter.send(request("VMServerd_WaitForEvents", &arguments));
         change();
         let reply = waiter.reply();
         next = reply.out("next");
@@ -203,7 +203,7 @@ fn changes_of_a_vmx_and_its_end_are_events() {
     std::fs::write(&beside, text.replace("\"16\"", "\"32\"")).unwrap();
     chown(&beside, Some(owner.uid), Some(owner.gid)).unwrap();
     let mut changes: [&mut dyn FnMut(); 2] = [&mut || std::fs::rename(&beside, &path).unwrap(), &mut || {
-        std::fs::write(&path, text.replace("\"16\"", "\"64\"")).unwrap()
+        std::fs::write(&path, text.replace("\"16\"", "\"64\"")).unwrap();
     }];
     for change in &mut changes {
         let before = without_key;
