@@ -153,12 +153,13 @@ impl Machine {
         let vm = Arc::new(kvm.create_vm().map_err(failed("cannot create a machine"))?);
         let memory = memory::reserve(facts.memory, firmware.bios.len())
             .map_err(failed("cannot have the memory of the machine"))?;
+        // Before the timer: kernels put off what follows from its ports, and mapping would wait for that.
+        map(&vm, &memory, 0).map_err(failed("cannot map memory"))?;
         vm.set_tss_address(TSS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         vm.set_identity_map_address(IDENTITY_MAP).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         vm.create_irq_chip().map_err(failed("cannot create interrupt controllers"))?;
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         vm.create_pit2(pit).map_err(failed("cannot create a timer"))?;
-        map(&vm, &memory, 0).map_err(failed("cannot map memory"))?;
         let fds = processors(&kvm, &vm, facts.cpus).map_err(failed("cannot create processors"))?;
         let msrs = kvm.get_msr_index_list().map_err(failed("cannot list registers"))?.as_slice().to_vec();
         let (size, cpus) = (facts.memory, facts.cpus);

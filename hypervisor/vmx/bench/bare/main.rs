@@ -33,9 +33,10 @@ fn machine(kvm: &Kvm, size: usize, rom: &[u8]) -> Result<impl Sized> {
     let top = GuestAddress((4 << 30) - rom.len() as u64);
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size), (top, rom.len())])?;
     memory.write_slice(rom, top)?;
+    // In this order: a timer's ports would have the mapping wait.
+    sys::map(&vm, &memory)?;
     vm.create_irq_chip()?;
     vm.create_pit2(kvm_pit_config::default())?;
-    sys::map(&vm, &memory)?;
     let mut vcpu = vm.create_vcpu(0)?;
     loop {
         if let VcpuExit::IoOut(..) = vcpu.run()? {

@@ -202,6 +202,7 @@ impl Ata {
         self.request = None;
         self.buffer.clear();
         self.packet_rest.clear();
+        self.rest = Rest::default();
         self.position = 0;
         self.interrupt = false;
         self.device = 0;
@@ -301,6 +302,8 @@ impl Ata {
     pub fn write(&mut self, offset: u16, value: u8) {
         self.control &= !0x80;
         match offset {
+            // While a command moves data, the registers are its own: another unit would be asked for the rest.
+            1..=6 if self.status & (BSY | DRQ) != 0 => {}
             6 => {
                 let before = self.selected();
                 self.device = value;
@@ -458,6 +461,9 @@ impl Ata {
 
     fn command(&mut self, command: u8) {
         self.interrupt = false;
+        // What an earlier command had still to do is forgotten.
+        self.rest = Rest::default();
+        self.packet_rest.clear();
         if matches!(self.phase, Phase::In | Phase::Out | Phase::Packet) {
             self.phase = Phase::Idle;
             self.buffer.clear();

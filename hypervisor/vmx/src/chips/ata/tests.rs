@@ -124,6 +124,39 @@ fn a_cd_is_read_by_packets() {
     assert_eq!((ata.read(7) & ERR, ata.read(1) >> 4), (ERR, 2), "not ready");
 }
 
+#[test]
+fn another_unit_is_not_asked_for_the_rest_of_a_command() {
+    let mut ata = Ata::new([1_000, 1].map(|sectors| Some(Unit::disk(sectors, (9, 16, 63), "1".into()))));
+    registers(&mut ata, 0xe0, 2, 500, 0x20);
+    ata.finish(Ok(vec![7; 512]));
+    ata.write(6, 0xf0);
+    assert_eq!(data(&mut ata, 512), [7; 512]);
+    assert_eq!(ata.request(), Some(&Request::Read { unit: 0, sector: 501, count: 1 }));
+    ata.finish(Ok(vec![8; 512]));
+    assert_eq!(data(&mut ata, 512), [8; 512]);
+    ata.write(6, 0xf0);
+    assert_eq!(ata.read(6), 0xf0, "at rest it is another matter");
+}
+
+#[test]
+fn what_a_reset_cut_short_does_not_go_on_later() {
+    let mut ata = channel();
+    let ask = |ata: &mut Ata, packet: [u8; 12]| {
+        ata.write(6, 0x10);
+        ata.write(4, 0x00);
+        ata.write(5, 0x08);
+        ata.write(7, 0xa0);
+        ata.write_data(&packet);
+    };
+    ask(&mut ata, [0x28, 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0]);
+    assert!(matches!(ata.request(), Some(Request::ReadCd { .. })));
+    ata.write_control(4);
+    ata.write_control(0);
+    ask(&mut ata, [3, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0]);
+    data(&mut ata, 18);
+    assert_eq!((ata.request().cloned(), ata.read(2)), (None, 3), "the sense data are all");
+}
+
 proptest! {
     #[test]
     fn any_commands_ask_only_for_what_is_there(accesses: Vec<(u8, u8)>, fail: bool) {
