@@ -133,6 +133,9 @@ struct Inner {
     wanted: bool,
     /// What has changed, and how it was before.
     changed: HashMap<Arc<str>, Mark>,
+    /// How machines were that are not kept any more, while somebody wants to know: a change that no watch
+    /// has seen shows when they are looked at again.
+    last: HashMap<Arc<str>, Mark>,
     /// Machines whose path has this name in the watched directory.
     names: HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>,
 }
@@ -236,6 +239,8 @@ impl Cache {
                     // Gone when something has happened meanwhile.
                     if let Some(slot) = inner.kept.get_mut(config.as_str()) {
                         slot.known = Some(Arc::clone(known));
+                    } else if inner.wanted {
+                        inner.last.insert(config.as_str().into(), known.mark);
                     }
                 }
                 _ => inner.forget(config.as_str()),
@@ -255,7 +260,7 @@ impl Cache {
         let mut inner = self.lock();
         self.catch_up(&mut inner);
         let kept = inner.kept.get(config.as_str()).and_then(|slot| slot.known.as_ref());
-        let before = kept.map(|known| known.mark);
+        let before = kept.map(|known| known.mark).or_else(|| inner.last.get(config.as_str()).copied());
         inner.forget(config.as_str());
         (inner.watch(config.as_str().into(), path).is_some(), before)
     }
@@ -324,13 +329,23 @@ impl Inner {
         if !self.wanted {
             return;
         }
-        if let Some((config, Slot { known: Some(known), .. })) = self.kept.get_key_value(config) {
-            self.changed.entry(Arc::clone(config)).or_insert(known.mark);
-        }
+        // While it is being looked at, what it was before counts.
+        let mark = match self.kept.get(config) {
+            Some(Slot { known: Some(known), .. }) => known.mark,
+            Some(_) => match self.last.get(config) {
+                Some(mark) => *mark,
+                None => return,
+            },
+            None => return,
+        };
+        self.changed.entry(config.into()).or_insert(mark);
     }
 
     fn forget(&mut self, config: &str) {
         let Some((config, slot)) = self.kept.remove_entry(config) else { return };
+        if let Some(known) = slot.known.filter(|_| self.wanted) {
+            self.last.insert(Arc::clone(&config), known.mark);
+        }
         self.files.remove(&slot.file);
         let Some(inotify) = &self.inotify else { return };
         // A file that is gone has taken its watch along.
