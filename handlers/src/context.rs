@@ -11,12 +11,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::control::{FromVmx, State, ToVmx};
+use hypervisor::control::{FromVmx, HostClass, State, ToVmx};
 use link::Layout;
 use ops::{Error, Fault, Product};
 
 use crate::registered::Registered;
-use crate::running::{EventBatch, HostKind, Metrics, Running};
+use crate::running::{EventBatch, Metrics, Running};
 use crate::tasks::{NewTask, Status, Work};
 
 /// The caller, as the kernel knows the process that the handler runs in.
@@ -196,8 +196,8 @@ pub trait Core: Send + Sync {
     /// Waits until a descriptor can be read from. Not of the core, but of whatever runs handlers.
     fn readable(&self, descriptor: OwnedFd) -> Answer<'_, ()>;
 
-    /// What kind of host this is, as far as it has been found out.
-    fn host(&self) -> HostKind;
+    /// How the host runs guests, once it has been found out.
+    fn host(&self) -> Option<HostClass>;
 
     /// Says that the .vmx of a machine was changed: these keys of it, or, without any, something in it.
     /// `vmx` is the file as it is now, opened for reading; with keys by a caller who may write it. What
@@ -514,8 +514,8 @@ pub(crate) mod tests {
                 tokio::task::spawn_blocking(wait).await.map_err(|error| Failure::internal("waiting", error))
             })
         }
-        fn host(&self) -> HostKind {
-            HostKind::Emulated
+        fn host(&self) -> Option<HostClass> {
+            Some(HostClass::Emulated)
         }
         fn config_changed(&self, config: &str, keys: Vec<String>, _: OwnedFd) -> Answer<'_, ()> {
             self.script.changed.lock().unwrap().push((config.into(), keys));

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::io;
 
 use handlers_derive::handler;
+use hypervisor::control::HostClass;
 use ops::Error;
 use ops::host_info::{DiskSpace, GetDiskSpace, GetDiskSpaceReply, Query, QueryReply};
 use ops::value::{HostPath, Size};
@@ -105,7 +106,7 @@ async fn query(ctx: &Ctx, _: Query) -> Result<QueryReply, Failure> {
     let registered = ctx.core.registered().await?;
     let running = ctx.core.connected_vms().await?;
     let (layout, user) = (ctx.layout.clone(), ctx.user.clone());
-    let host_class = ctx.core.host().word().to_owned();
+    let host_class = ctx.core.host().map_or("unknown", HostClass::name).to_owned();
     let look = move || {
         let running: HashSet<String> = running.into_iter().collect();
         let mut counts = (0, 0);

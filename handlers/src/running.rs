@@ -151,54 +151,6 @@ pub struct OpFigures {
     pub micros: u64,
 }
 
-/// What kind of host this is: how its processor runs guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HostKind {
-    /// Not found out yet.
-    #[default]
-    Unknown,
-    /// It runs no guests.
-    None,
-    /// System code of guests is emulated: they run, slowly.
-    Emulated,
-    /// The processor runs guests itself.
-    Native,
-}
-
-impl HostKind {
-    /// All kinds, in the order of their numbers.
-    const ALL: [HostKind; 4] = [HostKind::Unknown, HostKind::None, HostKind::Emulated, HostKind::Native];
-
-    /// The word in replies.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            HostKind::Unknown => "unknown",
-            HostKind::None => "none",
-            HostKind::Emulated => "emulated",
-            HostKind::Native => "native",
-        }
-    }
-
-    /// By the word.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.word() == word)
-    }
-
-    /// The number under which the core publishes it.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        self as u64
-    }
-
-    /// By that number.
-    #[must_use]
-    pub fn from_number(number: u64) -> Self {
-        Self::ALL.into_iter().find(|kind| kind.number() == number).unwrap_or_default()
-    }
-}
-
 /// Numbers that the core knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {

@@ -105,6 +105,15 @@ pub enum HostClass {
 }
 
 impl HostClass {
+    /// Each of them.
+    pub const ALL: [HostClass; 3] = [HostClass::Native, HostClass::Emulated, HostClass::None];
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
     /// `native`, `emulated` or `none`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -299,6 +308,8 @@ link::messages! {
             begin: Begin,
             /// Directory of `bios.bin` and `vgabios-isavga.bin`; empty for `/usr/share/seabios`.
             firmware: String,
+            /// How the host runs guests, where the core knows.
+            host: Option<HostClass>,
         } with 3..=4,
         /// Powers off. Answer: Done; the process ends. Where disks are undoable: Failed -16, with a question
         /// what becomes of their changes; its answer ends the process, and a second hard stop keeps them.
@@ -632,6 +643,7 @@ mod tests {
             config: "/a".into(),
             begin: Begin::Maintenance,
             firmware: String::new(),
+            host: Some(HostClass::Native),
         };
         round(&start);
         assert_eq!((start.request(), start.descriptors()), (9, 3..=4));

@@ -31,9 +31,21 @@
 //! is sent before the first byte is read, so no request is ever carried out twice.
 
 use handlers::running::{Metrics, Running, ServerEvent};
-use hypervisor::control::{FromVmx, State, ToVmx};
+use hypervisor::control::{FromVmx, HostClass, State, ToVmx};
 use link::gateway::Declined;
 use link::wire::{Inner, Item, Wire, WireError};
+
+/// The number under which a host's class stands in the news page; 0 is not known yet.
+#[must_use]
+pub fn host_number(class: HostClass) -> u64 {
+    HostClass::ALL.iter().zip(1..).find(|(known, _)| **known == class).map_or(0, |(_, number)| number)
+}
+
+/// The class of that number.
+#[must_use]
+pub fn published_host(number: u64) -> Option<HostClass> {
+    HostClass::ALL.into_iter().find(|class| host_number(*class) == number)
+}
 
 link::messages! {
     /// From the core to a session process.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 
 use crate::exec::{Exec, Reply};
-use crate::{Account, skip};
+use crate::{Account, Instance, skip};
 
 /// How long a guest may take for anything: where `/dev/kvm` emulates, a busy host makes GRUB very slow.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -25,18 +25,21 @@ pub const FLOPPY: &str = "memsize = \"16\"\nserial0.present = \"TRUE\"\nfloppy0.
 pub const DISK: &str = "memsize = \"64\"\nserial0.present = \"TRUE\"\nide0:0.present = \"TRUE\"\n\
     ide0:0.fileName = \"acc.vmdk\"\n";
 
+/// Whether machines can run here, or why not.
+///
+/// # Errors
+/// The reason.
+pub fn kvm() -> Result<(), String> {
+    let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    kvm.map_err(|error| format!("/dev/kvm: {error}"))?;
+    let bios = Path::new("/usr/share/seabios/bios.bin").exists();
+    if bios { Ok(()) } else { Err("the package seabios is not installed".to_owned()) }
+}
+
 /// Whether machines can run here; if not, says that the test is left out.
 #[must_use]
 pub fn need_kvm(what: &str) -> bool {
-    let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    match kvm {
-        Err(error) => skip::skipped(what, &format!("/dev/kvm: {error}")),
-        Ok(_) if !Path::new("/usr/share/seabios/bios.bin").exists() => {
-            skip::skipped(what, "the package seabios is not installed");
-        }
-        Ok(_) => return true,
-    }
-    false
+    kvm().map_err(|why| skip::skipped(what, &why)).is_ok()
 }
 
 /// Whether the acceptance disk can be built here; if not, says that the test is left out.
@@ -181,12 +184,27 @@ impl Guest {
     /// Makes the directory and the .vmx of a machine below `base`. It is not registered.
     #[must_use]
     pub fn new(base: &Path, name: &str, account: &Account, lines: &str) -> Self {
+        Guest::of(base, name, (account.uid, account.gid), lines)
+    }
+
+    /// The same for any owner: uid and gid.
+    #[must_use]
+    pub fn of(base: &Path, name: &str, owner: (u32, u32), lines: &str) -> Self {
         let directory = base.join(name);
         std::fs::create_dir_all(&directory).expect("a directory");
         let config = directory.join(format!("{name}.vmx"));
-        let guest = Guest { config, owner: (account.uid, account.gid), seen: 0 };
-        chown(&directory, Some(account.uid), Some(account.gid)).expect("root may");
+        let guest = Guest { config, owner, seen: 0 };
+        guest.give(&directory);
         guest.write_vmx(lines);
+        guest
+    }
+
+    /// A machine of an instance that boots [`floppy`], for any owner; `more` goes into its .vmx.
+    #[must_use]
+    pub fn with_floppy(instance: &Instance, name: &str, owner: (u32, u32), more: &str) -> Self {
+        let lines = format!("{FLOPPY}{more}");
+        let guest = Guest::of(&instance.base.path().join("vms"), name, owner, &lines);
+        guest.put("boot.img", &floppy());
         guest
     }
 

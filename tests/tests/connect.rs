@@ -1,44 +1,16 @@
 //! `CONNECT`: a caller is handed over to one machine, with rights and answers as the gateway promises;
 //! and what others hear of machines: who is connected, and that a .vmx was changed or is gone.
 
-#[path = "../../hypervisor/vmx/tests/common/sector.rs"]
-mod sector;
-
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use tests::exec::{Exec, request};
-use tests::{Account, Client, Instance, Setup, eventually, need_root, skip};
-
-/// Whether machines can run here; if not, says that the test is left out.
-fn need_kvm(what: &str) -> bool {
-    match std::fs::File::options().read(true).write(true).open("/dev/kvm") {
-        Err(error) => skip::skipped(what, &format!("/dev/kvm: {error}")),
-        Ok(_) if !Path::new("/usr/share/seabios/bios.bin").exists() => {
-            skip::skipped(what, "the package seabios is not installed");
-        }
-        Ok(_) => return true,
-    }
-    false
-}
+use tests::guest::{Guest, need_kvm};
+use tests::{Account, Client, Instance, Setup, eventually, need_root};
 
 /// A .vmx that boots a floppy, of a user in a directory of its own.
 fn machine(instance: &Instance, name: &str, owner: (u32, u32)) -> PathBuf {
-    let directory = instance.base.path().join("vms").join(name);
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}.vmx"));
-    let vmx = "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\n\
-        floppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\nfloppy0.fileName = \"boot.img\"\n\
-        serial0.present = \"TRUE\"\nguestinfo.ip = \"10.0.0.1\"\n";
-    std::fs::write(&path, vmx).unwrap();
-    let mut image = sector::boot_sector();
-    image.resize(1440 * 1024, 0);
-    std::fs::write(directory.join("boot.img"), image).unwrap();
-    for path in [&directory, &path, &directory.join("boot.img")] {
-        chown(path, Some(owner.0), Some(owner.1)).unwrap();
-    }
-    set_mode(&path, 0o755);
-    path
+    Guest::with_floppy(instance, name, owner, "guestinfo.ip = \"10.0.0.1\"\n").config
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -1,32 +1,19 @@
 //! Machines that run: started, seen, killed, found again by the next server, over the wire.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tests::exec::{Exec, Reply};
-use tests::guest::{floppy, need_kvm};
+use tests::guest::{Guest, need_kvm};
 use tests::{Account, Instance, Setup, eventually, need_root, process, skip};
 
 /// Off after the process was killed; the issue allows 100 ms, and a busy host takes its own time.
 const OFF_WITHIN: Duration = Duration::from_secs(5);
 
-/// A registered machine of a user that boots the floppy.
+/// A machine of a user that boots the floppy: its .vmx.
 fn machine(instance: &Instance, name: &str, account: &Account) -> PathBuf {
-    let directory = instance.base.path().join("vms").join(name);
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}.vmx"));
-    let vmx = "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\n\
-        floppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\nfloppy0.fileName = \"boot.img\"\n\
-        serial0.present = \"TRUE\"\n";
-    std::fs::write(&path, vmx).unwrap();
-    let image = directory.join("boot.img");
-    std::fs::write(&image, floppy()).unwrap();
-    for path in [&directory, &path, &image] {
-        chown(path, Some(account.uid), Some(account.gid)).unwrap();
-    }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    Guest::with_floppy(instance, name, (account.uid, account.gid), "").config
 }
 
 fn ask(exec: &mut Exec, op: &str, path: &Path) -> Reply {

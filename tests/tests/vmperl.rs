@@ -3,14 +3,11 @@
 //! The test programs are Perl (`vmcontrol/perl/t`), run by `prove` as a real account; what they are
 //! told of the instance is in `t/lib/Live.pm`.
 
-#[path = "../../hypervisor/vmx/tests/common/sector.rs"]
-mod sector;
-
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use tests::guest::{Guest, need_kvm};
 use tests::skip::{need_program, skipped};
 use tests::{Account, Instance, Setup, need_root, programs};
 
@@ -130,27 +127,15 @@ fn it_installs() {
     assert!(to.join("man/man3/VMware::VmPerl.3pm").exists() || to.join("man/man3/VMware::VmPerl.3").exists());
 }
 
-/// A machine that boots our own sector from a floppy image.
+/// A machine that boots our own sector from a floppy image; without an owner, one that nobody but us reads.
 fn machine(instance: &Instance, name: &str, owner: Option<&Account>) -> PathBuf {
-    let directory = instance.base.path().join("vms").join(name);
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}.vmx"));
-    let vmx = "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\ndisplayName = \"Perl test\"\n\
-        floppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\nfloppy0.fileName = \"boot.img\"\n\
-        serial0.present = \"TRUE\"\n";
-    std::fs::write(&path, vmx).unwrap();
-    let image = directory.join("boot.img");
-    let mut floppy = sector::boot_sector();
-    floppy.resize(1440 * 1024, 0);
-    std::fs::write(&image, floppy).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(if owner.is_some() { 0o755 } else { 0o700 }))
-        .unwrap();
-    if let Some(account) = owner {
-        for path in [&directory, &path, &image] {
-            chown(path, Some(account.uid), Some(account.gid)).unwrap();
-        }
+    let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let ids = owner.map_or(me, |account| (account.uid, account.gid));
+    let guest = Guest::with_floppy(instance, name, ids, "displayName = \"Perl test\"\n");
+    if owner.is_none() {
+        guest.mode(0o700);
     }
-    path
+    guest.config
 }
 
 /// An instance, an account, and the Perl room where the account can read it.
@@ -204,15 +189,7 @@ fn every_way_in_and_every_method_on_a_machine_that_is_off() {
 #[test]
 fn every_method_on_a_machine_that_runs_and_the_published_scripts() {
     const WHAT: &str = "VmPerl and a machine that runs";
-    if !need_root(WHAT) || !need_perl(WHAT) {
-        return;
-    }
-    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
-        skipped(WHAT, &format!("/dev/kvm: {error}"));
-        return;
-    }
-    if !Path::new("/usr/share/seabios/bios.bin").exists() {
-        skipped(WHAT, "the package seabios is not installed");
+    if !need_root(WHAT) || !need_perl(WHAT) || !need_kvm(WHAT) {
         return;
     }
     let stage = Stage::set();

@@ -4,9 +4,6 @@
 //! The program runs as a real account, against a real instance, on a machine that boots where
 //! `/dev/kvm` opens.
 
-#[path = "../../hypervisor/vmx/tests/common/sector.rs"]
-mod sector;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -18,6 +15,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use tests::guest::{FLOPPY, Guest, floppy, need_kvm};
 use tests::{Account, Instance, Setup, eventually, need_root, process, programs, skip};
 
 /// The detail of -8 when an operation does not fit the state; scripts look for the quoted words.
@@ -123,43 +121,20 @@ fn feed(mut command: Command, input: &str) -> Ran {
     Ran { status: ended.status.code().unwrap_or(-1), out: text(ended.stdout), err: text(ended.stderr) }
 }
 
-/// The .vmx of a machine of an account that boots from a floppy disk.
+/// The .vmx of a machine that boots from a floppy disk, which is not there yet.
 fn machine(instance: &Instance, name: &str, owner: (u32, u32), more: &str) -> PathBuf {
-    let directory = instance.base.path().join("vms").join(name);
-    fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}.vmx"));
-    let vmx = format!(
-        "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\ndisplayName = \"{name}\"\n\
-         floppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\nfloppy0.fileName = \"boot.img\"\n\
-         serial0.present = \"TRUE\"\nethernet0.generatedAddress = \"00:0c:29:cb:40:bb\"\n\
+    let lines = format!(
+        "{FLOPPY}displayName = \"{name}\"\nethernet0.generatedAddress = \"00:0c:29:cb:40:bb\"\n\
          guestinfo.ip = \"172.16.123.143\"\n{more}"
     );
-    fs::write(&path, vmx).unwrap();
-    for path in [&directory, &path] {
-        chown(path, Some(owner.0), Some(owner.1)).unwrap();
-    }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    Guest::of(&instance.base.path().join("vms"), name, owner, &lines).config
 }
 
-fn floppy(vmx: &Path, owner: (u32, u32)) {
+/// Puts the floppy disk there.
+fn insert_floppy(vmx: &Path, owner: (u32, u32)) {
     let image = vmx.with_file_name("boot.img");
-    let mut bytes = sector::boot_sector();
-    bytes.resize(1440 * 1024, 0);
-    fs::write(&image, bytes).unwrap();
+    fs::write(&image, floppy()).unwrap();
     chown(&image, Some(owner.0), Some(owner.1)).unwrap();
-}
-
-/// Whether machines can run here; if not, says that a part is left out.
-fn need_kvm(what: &str) -> bool {
-    match fs::File::options().read(true).write(true).open("/dev/kvm") {
-        Err(error) => skip::skipped(what, &format!("/dev/kvm: {error}")),
-        Ok(_) if !Path::new("/usr/share/seabios/bios.bin").exists() => {
-            skip::skipped(what, "the package seabios is not installed");
-        }
-        Ok(_) => return true,
-    }
-    false
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -408,7 +383,7 @@ fn question(cmd: &Caller, path: &Path, owner: (u32, u32)) {
         let id: u32 = out.strip_prefix("Question (id = ")?.split_once(')')?.0.parse().ok()?;
         (id > 1).then_some(id)
     });
-    floppy(path, owner);
+    insert_floppy(path, owner);
     let ran = choice("0\n");
     assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
     let lines: Vec<&str> = ran.out.lines().collect();

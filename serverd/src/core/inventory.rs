@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::link::vm_list::VmList;
-use handlers::running::HostKind;
+use hypervisor::control::HostClass;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 
 use super::store;
@@ -171,9 +171,9 @@ impl Inventory {
         self.news.running.store(count, Ordering::Release);
     }
 
-    /// Publishes what kind of host this is.
-    pub fn publish_host(&self, host: HostKind) {
-        self.news.host.store(host.number(), Ordering::Release);
+    /// Publishes how the host runs guests.
+    pub fn publish_host(&self, host: HostClass) {
+        self.news.host.store(crate::channel::host_number(host), Ordering::Release);
     }
 
     /// The page of news, for a new session process.
@@ -283,8 +283,12 @@ mod tests {
         inventory.put("/a.vmx", false);
         assert_eq!(seen.load(Ordering::Acquire), before + 1);
         inventory.publish_running(7);
-        inventory.publish_host(HostKind::Native);
-        assert_eq!(HostKind::from_number(host.load(Ordering::Acquire)), HostKind::Native);
+        let published = || crate::channel::published_host(host.load(Ordering::Acquire));
+        assert_eq!(published(), None);
+        for class in HostClass::ALL {
+            inventory.publish_host(class);
+            assert_eq!(published(), Some(class));
+        }
         assert_eq!(running.load(Ordering::Acquire), 7);
         assert!(rustix::io::pwrite(&page, b"12345678", 0).is_err());
         assert!(crate::sys::map_counter(&page, 1).is_err());

@@ -48,7 +48,7 @@ use std::time::Duration;
 use ::link::gateway::{ToAuthd, ToServerd};
 use ::link::identity::for_log;
 use ::link::{Layout, Settings};
-use handlers::running::HostKind;
+use hypervisor::control::HostClass;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -132,10 +132,10 @@ pub enum Event {
     },
     /// The writer has worked.
     Stored(store::Results),
-    /// It was found out what kind of host this is.
+    /// It was found out how the host runs guests.
     Host {
-        /// The kind.
-        kind: HostKind,
+        /// How.
+        class: HostClass,
         /// Why it is not known for certain; may be empty.
         why: String,
     },
@@ -399,10 +399,12 @@ impl Core {
             Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
             Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
             Event::Stored(results) => self.supervisor.stored(results),
-            Event::Host { kind, why } => {
+            Event::Host { class, why } => {
+                // Where it is not certain, each machine looks for itself.
+                self.supervisor.machines.host = why.is_empty().then_some(class);
                 let why = if why.is_empty() { why } else { format!(": {why}") };
-                tracing::info!("guests run on this host: {}{why}", kind.word());
-                self.supervisor.shared.inventory.publish_host(kind);
+                tracing::info!("guests run on this host: {}{why}", class.name());
+                self.supervisor.shared.inventory.publish_host(class);
             }
             Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
         }

@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use handlers::running::HostKind;
+use hypervisor::control::HostClass;
 use tokio::sync::mpsc;
 
 use super::Event;
@@ -35,17 +35,17 @@ const NOBODY: u32 = 65_534;
 /// The variable that names the program.
 const VARIABLE: &str = "VMSERVERD_PROBE";
 
-/// Finds out, and reports [`Event::Host`] with the kind and a text for the log.
+/// Finds out, and reports [`Event::Host`] with the class and a text for the log.
 pub async fn find_out(program: String, events: mpsc::Sender<Event>) {
-    let (kind, why) = match tokio::time::timeout(WITHIN, ask(&program)).await {
-        Ok(Ok(kind)) => (kind, String::new()),
-        Ok(Err(error)) => (HostKind::None, error.to_string()),
-        Err(_) => (HostKind::None, format!("no answer within {} s", WITHIN.as_secs())),
+    let (class, why) = match tokio::time::timeout(WITHIN, ask(&program)).await {
+        Ok(Ok(class)) => (class, String::new()),
+        Ok(Err(error)) => (HostClass::None, error.to_string()),
+        Err(_) => (HostClass::None, format!("no answer within {} s", WITHIN.as_secs())),
     };
-    let _ = events.send(Event::Host { kind, why }).await;
+    let _ = events.send(Event::Host { class, why }).await;
 }
 
-async fn ask(program: &str) -> io::Result<HostKind> {
+async fn ask(program: &str) -> io::Result<HostClass> {
     let name = |error: io::Error| io::Error::new(error.kind(), format!("{KVM}: {error}"));
     let device = File::options().read(true).write(true).open(KVM).map_err(name)?;
     let output = tokio::process::Command::new("/proc/self/exe")
@@ -62,7 +62,7 @@ async fn ask(program: &str) -> io::Result<HostKind> {
         .output()
         .await?;
     let said = String::from_utf8_lossy(&output.stdout);
-    HostKind::from_word(said.trim()).ok_or_else(|| {
+    HostClass::from_name(said.trim()).ok_or_else(|| {
         let text = String::from_utf8_lossy(&output.stderr);
         let line: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
         io::Error::other(format!("the probe failed ({}): {line}", output.status))

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handlers::registered::Registered;
-use handlers::running::{EventBatch, HostKind, Metrics, Running};
+use handlers::running::{EventBatch, Metrics, Running};
 use handlers::tasks::{NewTask, State, Status, Work};
 use handlers::{Answer as Later, ConnectedUser, Core, Failure};
-use hypervisor::control::{self, FromVmx, ToVmx};
+use hypervisor::control::{self, FromVmx, HostClass, ToVmx};
 use link::Outbox;
 use link::wire::Inner;
 use ops::{Error, ErrorCode};
@@ -409,8 +409,8 @@ impl Core for CoreLink {
         })
     }
 
-    fn host(&self) -> HostKind {
-        HostKind::from_number(self.host.load(Ordering::Acquire))
+    fn host(&self) -> Option<HostClass> {
+        crate::channel::published_host(self.host.load(Ordering::Acquire))
     }
 
     fn config_changed(&self, config: &str, keys: Vec<String>, vmx: OwnedFd) -> Later<'_, ()> {

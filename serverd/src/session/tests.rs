@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use handlers::registered::Registered;
-use handlers::running::{EventBatch, HostKind, Metrics, Running};
+use handlers::running::{EventBatch, Metrics, Running};
 use handlers::tasks::{NewTask, Status, Work};
 use handlers::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
 use hypervisor::control::{FromVmx, State, ToVmx};
@@ -98,8 +98,8 @@ impl Core for TestCore {
     fn readable(&self, _: OwnedFd) -> Answer<'_, ()> {
         nothing()
     }
-    fn host(&self) -> HostKind {
-        HostKind::Unknown
+    fn host(&self) -> Option<hypervisor::control::HostClass> {
+        None
     }
     fn config_changed(&self, _: &str, _: Vec<String>, _: OwnedFd) -> Answer<'_, ()> {
         nothing()

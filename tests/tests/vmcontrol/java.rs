@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use tests::guest::kvm;
 use tests::skip::{need_program, skipped};
 use tests::{Account, Setup, account, need_root, programs};
 
 use crate::c;
-use crate::machines::{kvm, machine};
+use crate::machines::machine;
 
 const CLASSES: &str = "/usr/share/java/sigar.jar";
 

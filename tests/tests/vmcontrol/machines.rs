@@ -1,41 +1,18 @@
 //! Programs in C against a live instance with a machine.
 
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use tests::guest::{Guest, kvm};
 use tests::skip::{need_program, skipped};
 use tests::{Account, Instance, Setup, account, need_root, programs};
 
-use crate::{c, sector};
-
-/// Whether machines can run here.
-pub fn kvm() -> Result<(), String> {
-    std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|e| format!("/dev/kvm: {e}"))?;
-    let bios = Path::new("/usr/share/seabios/bios.bin").exists();
-    if bios { Ok(()) } else { Err("the package seabios is not installed".to_owned()) }
-}
+use crate::c;
 
 /// The files of a machine that belongs to `account` and boots a floppy.
 pub fn machine(instance: &Instance, name: &str, account: &Account) -> PathBuf {
-    let directory = instance.base.path().join("vms").join(name);
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(format!("{name}.vmx"));
-    let vmx = format!(
-        "config.version = \"8\"\nvirtualHW.version = \"4\"\nmemsize = \"16\"\ndisplayName = \"{name}\"\n\
-         guestOS = \"other\"\nfloppy0.present = \"TRUE\"\nfloppy0.fileType = \"file\"\n\
-         floppy0.fileName = \"boot.img\"\nserial0.present = \"TRUE\"\n"
-    );
-    std::fs::write(&path, vmx).unwrap();
-    let image = directory.join("boot.img");
-    let mut floppy = sector::boot_sector();
-    floppy.resize(1440 * 1024, 0);
-    std::fs::write(&image, floppy).unwrap();
-    for path in [&directory, &path, &image] {
-        chown(path, Some(account.uid), Some(account.gid)).unwrap();
-    }
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    let more = format!("displayName = \"{name}\"\nguestOS = \"other\"\n");
+    Guest::with_floppy(instance, name, (account.uid, account.gid), &more).config
 }
 
 #[test]

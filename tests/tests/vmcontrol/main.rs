@@ -7,9 +7,6 @@
 //!   java               the unmodified classes of Debian's libhyperic-sigar-java
 //! ```
 
-#[path = "../../../hypervisor/vmx/tests/common/sector.rs"]
-mod sector;
-
 mod c;
 mod faults;
 mod java;

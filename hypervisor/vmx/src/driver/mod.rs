@@ -78,6 +78,8 @@ struct Driver {
     variables: BTreeMap<String, String>,
     connected: BTreeMap<String, bool>,
     class: HostClass,
+    /// The same, where the core has said so.
+    host: Option<HostClass>,
     wake: Arc<Notify>,
     events: mpsc::UnboundedSender<Event>,
     reports: mpsc::UnboundedSender<Report>,
@@ -106,7 +108,7 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
         None => None,
     };
     let Some((message, fds)) = received else { return Ok(()) };
-    let ToVmx::Start { request, config, begin, firmware } = message else {
+    let ToVmx::Start { request, config, begin, firmware, host } = message else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is not Start"));
     };
     let mut fds = fds.into_iter();
@@ -128,6 +130,7 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
             return Ok(());
         }
     };
+    driver.host = host;
     driver.begin(request, begin);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -151,7 +154,7 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
                 let new = Arc::new(Control::from_socket(socket));
                 if new.peer_uid().ok() == first {
                     let outbox = speaker.renew();
-                                        speaker.say(hello(&config_text));
+                    speaker.say(hello(&config_text));
                     writer = Some(tokio::spawn(outbox.run(Arc::clone(&new))));
                     channel = Some(new);
                     driver.log("a new server core has taken over");
@@ -236,8 +239,9 @@ impl Driver {
             typist: None,
             variables: BTreeMap::new(),
             connected: BTreeMap::new(),
-            // Until the probe has said so: what makes us patient.
+            // Until it is known: what makes us patient.
             class: HostClass::Emulated,
+            host: None,
             wake: Arc::new(Notify::new()),
             events,
             reports,

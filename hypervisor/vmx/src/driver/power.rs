@@ -120,7 +120,9 @@ impl Driver {
             if resumed { "Virtual machine was resumed." } else { "Virtual machine was powered on." },
         );
         self.answer(request, Ok(()));
-        if let Ok(kvm) = self.session.kvm.try_clone() {
+        if let Some(class) = self.host {
+            self.on_report(Report::Class(class));
+        } else if let Ok(kvm) = self.session.kvm.try_clone() {
             let reports = self.reports.clone();
             tokio::task::spawn_blocking(move || {
                 let _ = reports.send(Report::Class(probe::class(kvm).unwrap_or(HostClass::None)));

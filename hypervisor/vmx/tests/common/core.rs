@@ -50,7 +50,7 @@ impl Core {
         let file = File::open(config).unwrap();
         let request = core.number();
         let text = config.to_str().unwrap().to_owned();
-        let message = ToVmx::Start { request, config: text, begin, firmware: String::new() };
+        let message = ToVmx::Start { request, config: text, begin, firmware: String::new(), host: None };
         let mut fds = vec![kvm.as_fd(), file.as_fd(), log.as_fd()];
         fds.extend(listener.as_ref().map(AsFd::as_fd));
         core.channel.send(&message, &fds).await.unwrap();

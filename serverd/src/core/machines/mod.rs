@@ -69,6 +69,8 @@ pub struct Machines {
     next: MachineId,
     /// What to start.
     pub program: Program,
+    /// How the host runs guests, once that is certain.
+    pub host: Option<HostClass>,
     /// Where they are found again; `None` in tests, whose machines end with the core.
     pub records: Option<Records>,
     /// What has happened lately.

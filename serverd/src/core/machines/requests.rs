@@ -614,7 +614,8 @@ impl Supervisor {
             self.record(id).map_err(describe)?;
         }
         let Some(machine) = self.machines.entries.get(&config) else { return Ok(()) };
-        let start = ToVmx::Start { request: START, config, begin: launch.begin, firmware };
+        let (begin, host) = (launch.begin, self.machines.host);
+        let start = ToVmx::Start { request: START, config, begin, firmware, host };
         machine.handles.outbox.push(start, fds).map_err(|error| error.to_string())
     }
 
