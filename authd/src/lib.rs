@@ -17,14 +17,15 @@
 //!   it is.
 //! * [`monitor`] runs as root. It binds each identity to the socket it was proven for, slows down
 //!   guessing, and alone speaks to the server. It reads only fixed messages.
-//! * [`pam`] helpers call PAM and the name service, which may sleep, crash or print.
+//! * [`pam`] helpers call PAM and the name service, which may sleep, crash or print; [`modules`] keeps what
+//!   they load.
 //!
 //! What a caller may say and what is answered is [`dialogue`], a state machine without I/O, on top of
 //! [`line`], the grammar of one line, and [`reply`], the complete list of answers. The wire protocol
 //! is that of VMware Server 1.0 as far as it is publicly known; `docs/protocol.md` says which part
 //! is history and which is our choice.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -34,11 +35,13 @@ pub use authd_dialogue::{dialogue, line, reply};
 
 pub mod certificate;
 pub mod messages;
+pub mod modules;
 pub mod monitor;
 pub mod net;
 pub mod pam;
 pub mod sandbox;
 pub mod source;
+mod sys;
 
 /// The name in log lines, fixed by history.
 pub const IDENT: &str = "vmware-authd";

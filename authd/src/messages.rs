@@ -104,7 +104,8 @@ link::messages! {
     /// From the monitor to the network child.
     pub enum FromMonitor {
         /// Everything the child works with. First message, and again after a reload. The descriptors
-        /// are the listeners in the order of `kinds`, then the log.
+        /// are the listeners in the order of `kinds`, then the log, then the page in which the child
+        /// publishes what it counts.
         1 = Config {
             /// One [`Kind`] number per listener.
             kinds: Vec<u8>,
@@ -126,7 +127,7 @@ link::messages! {
             per_address: u32,
             /// The same in all.
             connections: u32,
-        } with 1..=16,
+        } with 2..=16,
         /// Answer to `Password` and `Local`.
         2 = Verdict {
             /// Number of the connection.
@@ -149,7 +150,7 @@ link::messages! {
             /// [`link::gateway::Declined`].
             outcome: u8,
         },
-        /// Stop: close the listeners, tell those who have not been handed over, let relays end.
+        /// Stop: close the listeners, hand over who is in the middle of a login, tell the others, let relays end.
         5 = Stop {},
     }
 }

@@ -21,6 +21,7 @@ use nonstick::{
 use zeroize::Zeroizing;
 
 use crate::messages::{FromHelper, ToHelper, WireAccount};
+use crate::modules::Modules;
 
 /// A helper leaves after so many checks, and the monitor starts a fresh one: modules leak.
 const CHECKS_PER_PROCESS: usize = 256;
@@ -35,22 +36,24 @@ pub fn run() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let channel: OwnedFd = io::stdin().as_fd().try_clone_to_owned()?;
     let mut buffer = Zeroizing::new(vec![0u8; MAX_MESSAGE]);
+    let mut modules = Modules::default();
     for _ in 0..CHECKS_PER_PROCESS {
         let (length, _) =
             rustix::net::recv(&channel, buffer.as_mut_slice(), rustix::net::RecvFlags::empty())?;
-        if length == 0 {
+        // After an update a new process answers: the monitor asks another when one has left.
+        if length == 0 || !modules.fresh() {
             return Ok(());
         }
         let datagram = buffer.get(..length).unwrap_or_default();
         let question = ToHelper::decode(datagram).map_err(io::Error::other)?;
         let mut answer = Vec::new();
-        answer_to(question).encode(&mut answer);
+        answer_to(question, &mut modules).encode(&mut answer);
         rustix::net::send(&channel, &answer, rustix::net::SendFlags::NOSIGNAL)?;
     }
     Ok(())
 }
 
-fn answer_to(question: ToHelper) -> FromHelper {
+fn answer_to(question: ToHelper, modules: &mut Modules) -> FromHelper {
     let (account, note) = match question {
         ToHelper::Lookup { uid } => match Account::by_uid(uid) {
             Some(account) => (Some(account), String::new()),
@@ -58,7 +61,7 @@ fn answer_to(question: ToHelper) -> FromHelper {
         },
         ToHelper::Check { service, name, password, remote_host } => {
             let password = Zeroizing::new(password);
-            match check(&service, &name, &password, &remote_host) {
+            match check(&service, &name, &password, &remote_host, modules) {
                 Ok(account) => (Some(account), String::new()),
                 Err(note) => (None, note),
             }
@@ -68,25 +71,40 @@ fn answer_to(question: ToHelper) -> FromHelper {
 }
 
 /// Runs both stacks, then resolves the name. The error is for the daemon's log.
-fn check(service: &str, name: &[u8], password: &[u8], remote_host: &str) -> Result<Account, String> {
+fn check(
+    service: &str,
+    name: &[u8],
+    password: &[u8],
+    remote_host: &str,
+    modules: &mut Modules,
+) -> Result<Account, String> {
     let Ok(name) = std::str::from_utf8(name) else {
         return Err("the name is not UTF-8".to_owned());
     };
     if name.contains('\0') || password.contains(&0) {
         return Err("NUL in name or password".to_owned());
     }
-    ask_pam(service, name, password, remote_host).map_err(|code| format!("PAM: {code}"))?;
+    ask_pam(service, name, password, remote_host, modules).map_err(|code| format!("PAM: {code}"))?;
     Account::by_name(name).ok_or_else(|| "no passwd entry".to_owned())
 }
 
-fn ask_pam(service: &str, name: &str, password: &[u8], remote_host: &str) -> PamResult<()> {
+fn ask_pam(
+    service: &str,
+    name: &str,
+    password: &[u8],
+    remote_host: &str,
+    modules: &mut Modules,
+) -> PamResult<()> {
     let conversation =
         OneAnswer { password: Zeroizing::new(password.to_vec()), asked: std::cell::Cell::new(false) }
             .into_conversation();
     let mut transaction = TransactionBuilder::new_with_service(service).username(name).build(conversation)?;
     transaction.items_mut().set_remote_host(Some(OsStr::new(remote_host)))?;
     // Accounts with an empty password never log in from outside.
-    transaction.authenticate(AuthnFlags::SILENT | AuthnFlags::DISALLOW_NULL_AUTHTOK)?;
+    let authenticated = transaction.authenticate(AuthnFlags::SILENT | AuthnFlags::DISALLOW_NULL_AUTHTOK);
+    // libpam loads the modules of all stacks with the first question.
+    modules.keep();
+    authenticated?;
     transaction.account_management(AuthnFlags::SILENT)
 }
 
@@ -116,9 +134,11 @@ mod tests {
 
     #[test]
     fn lookups_answer_with_the_account() {
-        let FromHelper::Answer { account, .. } = answer_to(ToHelper::Lookup { uid: 0 });
+        let FromHelper::Answer { account, .. } =
+            answer_to(ToHelper::Lookup { uid: 0 }, &mut Modules::default());
         assert_eq!(account.unwrap().0.name, "root");
-        let FromHelper::Answer { account, note } = answer_to(ToHelper::Lookup { uid: 4_000_000 });
+        let FromHelper::Answer { account, note } =
+            answer_to(ToHelper::Lookup { uid: 4_000_000 }, &mut Modules::default());
         assert_eq!((account, note.as_str()), (None, "uid 4000000 has no passwd entry"));
     }
 
@@ -132,7 +152,7 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_are_refused_before_pam() {
-        assert!(check("x", b"\xff", b"pw", "").unwrap_err().contains("UTF-8"));
-        assert!(check("x", b"a\0b", b"pw", "").unwrap_err().contains("NUL"));
+        assert!(check("x", b"\xff", b"pw", "", &mut Modules::default()).unwrap_err().contains("UTF-8"));
+        assert!(check("x", b"a\0b", b"pw", "", &mut Modules::default()).unwrap_err().contains("NUL"));
     }
 }

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 
+use rustix::net::UCred;
+
 /// The unit that limits and delays count by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
@@ -35,39 +37,65 @@ impl Source {
             }
         }
     }
+}
 
-    /// The source of a connected socket, asked from the kernel. `None` when the caller has gone.
+/// The other end of a connected socket, as the kernel knows it.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    /// TCP.
+    Tcp(Ends),
+    /// Unix socket: who *connected*.
+    Unix(UCred),
+}
+
+impl End {
+    /// Asks the kernel. `None` when the caller has gone.
     #[must_use]
     pub fn of_socket(socket: impl AsFd) -> Option<Self> {
-        match ends(&socket) {
-            Some(ends) => Some(Source::of_address(ends.peer.ip())),
-            None => Some(Source::User(unix_peer(&socket)?.uid.as_raw())),
+        let domain = rustix::net::sockopt::socket_domain(&socket).ok()?;
+        if domain == rustix::net::AddressFamily::UNIX {
+            return rustix::net::sockopt::socket_peercred(&socket).ok().map(End::Unix);
+        }
+        let address = |any: rustix::net::SocketAddrAny| SocketAddr::try_from(any).ok();
+        let peer = address(rustix::net::getpeername(&socket).ok()??)?;
+        let own = address(rustix::net::getsockname(&socket).ok()?)?;
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Some(End::Tcp(Ends { peer: canonical(peer), own: canonical(own) }))
+    }
+
+    /// What limits and delays count by.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        match self {
+            End::Tcp(ends) => Source::of_address(ends.peer.ip()),
+            End::Unix(peer) => Source::User(peer.uid.as_raw()),
+        }
+    }
+
+    /// The caller's TCP port, or the process that connected to the unix socket.
+    #[must_use]
+    pub fn origin(&self) -> u32 {
+        match self {
+            End::Tcp(ends) => ends.peer.port().into(),
+            End::Unix(peer) => peer.pid.as_raw_nonzero().get().unsigned_abs(),
         }
     }
 }
 
-/// The addresses of a connected TCP socket; `None` for other sockets.
-#[must_use]
-pub fn ends(socket: impl AsFd) -> Option<Ends> {
-    let address = |any: rustix::net::SocketAddrAny| SocketAddr::try_from(any).ok();
-    let peer = address(rustix::net::getpeername(&socket).ok()??)?;
-    let own = address(rustix::net::getsockname(&socket).ok()?)?;
-    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    Some(Ends { peer: canonical(peer), own: canonical(own) })
-}
-
-/// `SO_PEERCRED` of a unix socket: who *connected*. `None` for other sockets.
-#[must_use]
-pub fn unix_peer(socket: impl AsFd) -> Option<rustix::net::UCred> {
-    let domain = rustix::net::sockopt::socket_domain(&socket).ok()?;
-    (domain == rustix::net::AddressFamily::UNIX)
-        .then(|| rustix::net::sockopt::socket_peercred(&socket).ok())?
-}
-
 /// The caller's address as logs and PAM show it: numeric, or `unix`.
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            End::Tcp(ends) => ends.peer.ip().fmt(f),
+            End::Unix(_) => f.write_str("unix"),
+        }
+    }
+}
+
+/// As [`End`] is shown; `?` when the caller has gone.
 #[must_use]
 pub fn shown(socket: impl AsFd) -> String {
-    ends(socket).map_or_else(|| "unix".to_owned(), |ends| ends.peer.ip().to_string())
+    End::of_socket(socket).map_or_else(|| "?".to_owned(), |end| end.to_string())
 }
 
 #[cfg(test)]
@@ -85,13 +113,20 @@ mod tests {
     #[test]
     fn the_kernel_knows_both_kinds_of_socket() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert_eq!(Source::of_socket(&a), Some(Source::User(rustix::process::getuid().as_raw())));
-        assert_eq!(shown(&a), "unix");
+        let end = End::of_socket(&a).unwrap();
+        assert_eq!(end.source(), Source::User(rustix::process::getuid().as_raw()));
+        assert_eq!((shown(&a).as_str(), end.origin()), ("unix", std::process::id()));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
-        assert_eq!(ends(&server).unwrap().peer, client.local_addr().unwrap());
-        assert_eq!(Source::of_socket(&server), Some(Source::of_address("127.0.0.1".parse().unwrap())));
+        let end = End::of_socket(&server).unwrap();
+        assert!(matches!(end, End::Tcp(ends) if ends.peer == client.local_addr().unwrap()));
+        assert_eq!(end.source(), Source::of_address("127.0.0.1".parse().unwrap()));
         assert_eq!(shown(&server), "127.0.0.1");
+        assert_eq!(end.origin(), u32::from(client.local_addr().unwrap().port()));
+        drop((client, server));
+        let nobody =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+        assert!(End::of_socket(nobody.unwrap()).is_none());
     }
 }

@@ -46,7 +46,7 @@ impl Bench {
                 }
                 Request::Write { unit, sector } => {
                     let bytes = self.chip.outgoing();
-                    assert!(bytes.len() % SECTOR == 0 && bytes.len() <= 16 * SECTOR);
+                    assert!(bytes.len().is_multiple_of(SECTOR) && bytes.len() <= 16 * SECTOR);
                     let range = self.range(unit, sector, bytes.len());
                     if self.failing == 0 {
                         self.disks[unit][range].copy_from_slice(self.chip.outgoing());

@@ -42,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let subject: String = String::from_utf8_lossy(input)
         .chars()
-        .filter(|&one| one >= ' ' && one < '\u{fff0}')
+        .filter(|one| (' '..'\u{fff0}').contains(one))
         .take(50)
         .collect();
     let event = Event::new(EventKind::Warning, 7, subject);

@@ -301,22 +301,27 @@ pub(crate) mod tests {
         pub wanted: Mutex<Vec<Option<(u64, u64)>>>,
     }
 
+    /// The status of a machine in that state.
+    pub fn status(state: State) -> hypervisor::control::Status {
+        hypervisor::control::Status {
+            state,
+            paused: false,
+            uptime: 12,
+            heartbeat: 3,
+            tools_last_active: 1,
+            memory_mb: 128,
+            cpus: 2,
+            has_snapshot: true,
+            connected: vec!["floppy0".into()],
+            question: None,
+            class: hypervisor::control::HostClass::Emulated,
+        }
+    }
+
     impl Script {
         /// Adds a running machine.
         pub fn run(&self, config: &str, state: State) {
-            let status = hypervisor::control::Status {
-                state,
-                paused: false,
-                uptime: 12,
-                heartbeat: 3,
-                tools_last_active: 1,
-                memory_mb: 128,
-                cpus: 2,
-                has_snapshot: true,
-                connected: vec!["floppy0".into()],
-                question: None,
-                class: hypervisor::control::HostClass::Emulated,
-            };
+            let status = status(state);
             let running = Running {
                 config: config.into(),
                 id: 5,
@@ -500,7 +505,7 @@ pub(crate) mod tests {
                 figures(0, true, &[0, 1]),
                 figures(u32::try_from(ops::TABLE.len()).unwrap(), true, &[4]),
             ];
-            Box::pin(async { Ok(Metrics { requests: self.count, ops, ..Metrics::default() }) })
+            Box::pin(async { Ok(Metrics { ops, ..Metrics::default() }) })
         }
         /// May say so too early.
         fn readable(&self, descriptor: OwnedFd) -> Answer<'_, ()> {

@@ -39,6 +39,7 @@ mod known;
 mod linking;
 pub mod machine;
 mod main_ops;
+pub mod metrics;
 mod names;
 mod networks;
 mod new_file;

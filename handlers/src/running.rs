@@ -1,6 +1,7 @@
 //! Machines that have a process, and what happens on the server, as handlers see it.
 
 use hypervisor::control::{State, Status};
+use link::figures::{Front, Logins};
 use link::wire::{Inner, Item, Wire, WireError};
 
 /// A machine that has a process.
@@ -151,15 +152,21 @@ pub struct OpFigures {
     pub micros: u64,
 }
 
-/// Numbers that the core knows.
+/// What the core alone knows, in numbers. It publishes them for the metrics process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metrics {
-    /// Requests answered since start.
-    pub requests: u64,
+pub struct ServerState {
+    /// When the core was started, Unix seconds.
+    pub started: u64,
+    /// When this was so, Unix seconds.
+    pub published: u64,
     /// Sessions that are open.
     pub sessions: u64,
     /// Session processes.
     pub session_processes: u64,
+    /// Sessions taken since start.
+    pub sessions_begun: u64,
+    /// Sessions refused since start.
+    pub sessions_refused: u64,
     /// Tasks that run.
     pub tasks_running: u64,
     /// Tasks done and not forgotten.
@@ -176,21 +183,69 @@ pub struct Metrics {
     pub paused: u64,
     /// Machines that wait for an answer.
     pub stuck: u64,
-    /// Requests by operation and result; without those that nobody has asked for.
-    pub ops: Vec<OpFigures>,
+    /// Machines that have a process that does not answer.
+    pub unknown: u64,
+    /// Machines powered on or resumed since start.
+    pub machine_starts: u64,
+    /// Machines whose process ended by itself, since start.
+    pub machine_crashes: u64,
+    /// Events that the core has not taken up.
+    pub waiting_events: u64,
+    /// Rights that are being looked at, or wait for that.
+    pub waiting_proofs: u64,
+    /// Writes that are not on the disk yet.
+    pub waiting_writes: u64,
+    /// Whether the gateway is connected.
+    pub linked: bool,
+    /// Audit records written by the core.
+    pub audit_written: u64,
+    /// Audit records left out because there were too many.
+    pub audit_suppressed: u64,
+    /// Audit records that could not be written.
+    pub audit_lost: u64,
 }
 
-/// Gives a struct a wire form: its fields, one after the other.
+/// All figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// What the core knows.
+    pub state: ServerState,
+    /// Resident memory of processes, in bytes, by the name of the process.
+    pub resident: Vec<(String, u64)>,
+    /// Requests by operation and result; without those that nobody has asked for.
+    pub ops: Vec<OpFigures>,
+    /// What the gateway's root half has published, if it has.
+    pub logins: Option<Logins>,
+    /// What its network half has published.
+    pub front: Option<Front>,
+}
+
+impl Wire for Metrics {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.state.put(out);
+        let (names, bytes): (Vec<String>, Vec<u64>) = self.resident.iter().cloned().unzip();
+        names.put(out);
+        bytes.put(out);
+        self.ops.put(out);
+        self.logins.put(out);
+        self.front.put(out);
+    }
+    fn take(input: &mut &[u8]) -> Result<Self, WireError> {
+        let state = Wire::take(input)?;
+        let (names, bytes) = (Vec::<String>::take(input)?, Vec::<u64>::take(input)?);
+        if names.len() != bytes.len() {
+            return Err(WireError::Value("resident memory"));
+        }
+        let resident = names.into_iter().zip(bytes).collect();
+        let (ops, logins, front) = (Wire::take(input)?, Wire::take(input)?, Wire::take(input)?);
+        Ok(Metrics { state, resident, ops, logins, front })
+    }
+}
+
+/// Gives a struct that stands in lists a wire form.
 macro_rules! wire {
     ($name:ident { $($field:ident),* $(,)? }) => {
-        impl Wire for $name {
-            fn put(&self, out: &mut Vec<u8>) {
-                $( self.$field.put(out); )*
-            }
-            fn take(input: &mut &[u8]) -> Result<Self, WireError> {
-                Ok($name { $( $field: Wire::take(input)? ),* })
-            }
-        }
+        link::wire_fields!($name { $($field),* });
         impl Item for $name {
             const LEAST: usize = 4;
         }
@@ -198,10 +253,13 @@ macro_rules! wire {
 }
 wire!(Running { config, id, pid, started, cpu_percent, remote_connections, ip, status });
 wire!(OpFigures { op, failed, buckets, micros });
-wire!(Metrics {
-    requests,
+link::wire_fields!(ServerState {
+    started,
+    published,
     sessions,
     session_processes,
+    sessions_begun,
+    sessions_refused,
     tasks_running,
     tasks_done,
     tasks_failed,
@@ -210,7 +268,16 @@ wire!(Metrics {
     on,
     paused,
     stuck,
-    ops,
+    unknown,
+    machine_starts,
+    machine_crashes,
+    waiting_events,
+    waiting_proofs,
+    waiting_writes,
+    linked,
+    audit_written,
+    audit_suppressed,
+    audit_lost
 });
 
 impl Wire for ServerEvent {
@@ -253,5 +320,22 @@ mod tests {
         events.put(&mut bytes);
         assert_eq!(Vec::<ServerEvent>::take(&mut bytes.as_slice()), Ok(events));
         assert_eq!(Happened::Stopping {}.type_name(), "server.stopping");
+    }
+
+    #[test]
+    fn figures_have_one_form() {
+        let figures = Metrics { resident: vec![("core".into(), 4096)], ..Metrics::default() };
+        let mut bytes = Vec::new();
+        figures.put(&mut bytes);
+        assert_eq!(Metrics::take(&mut bytes.as_slice()), Ok(figures.clone()));
+        // A name less than there are sizes: found by the fuzz target `handoff_message`.
+        let mut odd = Vec::new();
+        figures.state.put(&mut odd);
+        Vec::<String>::new().put(&mut odd);
+        vec![4096_u64].put(&mut odd);
+        figures.ops.put(&mut odd);
+        figures.logins.put(&mut odd);
+        figures.front.put(&mut odd);
+        assert_eq!(Metrics::take(&mut odd.as_slice()), Err(WireError::Value("resident memory")));
     }
 }

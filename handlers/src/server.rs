@@ -1,13 +1,11 @@
 //! `VMServerd_GetResource`, `VMServerd_WaitForEvents`, `VMServerd_GetMetrics`: the server as a whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use handlers_derive::handler;
-use ops::machine::PowerState;
 use ops::server::{
     Event, GetMetrics, GetMetricsReply, GetResource, GetResourceReply, WaitForEvents, WaitForEventsReply,
 };
@@ -16,8 +14,8 @@ use ops::value::{ConfigPath, Time};
 use ops::{Error, ErrorCode};
 
 use crate::registered::Registered;
-use crate::running::{BUCKETS, Happened, LIMITS_US, Metrics, OpFigures, Running, ServerEvent};
-use crate::{Ctx, Failure, User, machine, watching};
+use crate::running::{Happened, ServerEvent};
+use crate::{Ctx, Failure, User, machine, metrics, watching};
 
 /// A figure of the host, from `/proc`.
 #[handler]
@@ -207,9 +205,8 @@ fn task_state(word: &str) -> Option<TaskState> {
 /// Figures for monitoring.
 #[handler]
 async fn get_metrics(ctx: &Ctx, req: GetMetrics) -> Result<GetMetricsReply, Failure> {
-    let mut contents = String::new();
-    general(&ctx.core.metrics().await?, &mut contents);
-    if req.per_vm {
+    let metrics = ctx.core.metrics().await?;
+    let machines = if req.per_vm {
         let running = ctx.core.running().await?;
         let registered = ctx.core.registered().await?;
         let user = ctx.user.clone();
@@ -218,110 +215,12 @@ async fn get_metrics(ctx: &Ctx, req: GetMetrics) -> Result<GetMetricsReply, Fail
             mine.map(|(config, running)| (config.clone(), running.clone())).collect::<BTreeMap<_, _>>()
         };
         let mine = tokio::task::spawn_blocking(look).await;
-        machines(&mine.map_err(|error| Failure::internal("looking at machines", error))?, &mut contents);
-    }
-    contents.push_str("# EOF\n");
+        Some(mine.map_err(|error| Failure::internal("looking at machines", error))?)
+    } else {
+        None
+    };
+    let contents = metrics::render(metrics, machines);
     Ok(GetMetricsReply { format: "openmetrics".to_owned(), contents })
-}
-
-/// The head of a family of figures.
-fn family(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# TYPE {name} {kind}\n# HELP {name} {help}");
-}
-
-fn general(metrics: &Metrics, out: &mut String) {
-    requests(&metrics.ops, out);
-    family(out, "vmserverd_sessions", "gauge", "Open sessions.");
-    let _ = writeln!(out, "vmserverd_sessions {}", metrics.sessions);
-    family(out, "vmserverd_session_processes", "gauge", "Processes that serve sessions.");
-    let _ = writeln!(out, "vmserverd_session_processes {}", metrics.session_processes);
-    family(out, "vmserverd_tasks", "gauge", "Tasks that are not forgotten, by state.");
-    for (state, count) in [
-        (TaskState::Running, metrics.tasks_running),
-        (TaskState::Done, metrics.tasks_done),
-        (TaskState::Failed, metrics.tasks_failed),
-        (TaskState::Stopped, metrics.tasks_stopped),
-    ] {
-        let _ = writeln!(out, "vmserverd_tasks{{state=\"{}\"}} {count}", state.word());
-    }
-    family(out, "vmserverd_machines_registered", "gauge", "Registered machines.");
-    let _ = writeln!(out, "vmserverd_machines_registered {}", metrics.registered);
-    family(out, "vmserverd_machines", "gauge", "Machines that run, by state.");
-    for (state, count) in [
-        (PowerState::On.word(), metrics.on),
-        ("paused", metrics.paused),
-        (PowerState::Stuck.word(), metrics.stuck),
-    ] {
-        let _ = writeln!(out, "vmserverd_machines{{state=\"{state}\"}} {count}");
-    }
-}
-
-/// Requests by operation and result, and how long they took.
-fn requests(figures: &[OpFigures], out: &mut String) {
-    let name =
-        |op: u32| usize::try_from(op).ok().and_then(|op| ops::TABLE.get(op)).map_or("none", |row| row.name);
-    family(out, "vmserverd_requests", "counter", "Requests answered since start, by operation and result.");
-    for figure in figures {
-        let result = if figure.failed { "failed" } else { "ok" };
-        let count = sum(&figure.buckets);
-        let op = name(figure.op);
-        let _ = writeln!(out, "vmserverd_requests_total{{op=\"{op}\",result=\"{result}\"}} {count}");
-    }
-    const TIME: &str = "vmserverd_request_duration_seconds";
-    family(out, TIME, "histogram", "Time from reading a request to its whole reply, by operation.");
-    // Both results of an operation are neighbours.
-    for both in figures.chunk_by(|one, next| one.op == next.op) {
-        let op = both.first().map_or("none", |figure| name(figure.op));
-        let mut count = 0_u64;
-        for at in 0..BUCKETS {
-            let more = both.iter().filter_map(|figure| figure.buckets.get(at));
-            count = more.fold(count, |sum, more| sum.saturating_add(*more));
-            let limit = LIMITS_US.get(at).map_or_else(|| "+Inf".to_owned(), |limit| seconds(*limit));
-            let _ = writeln!(out, "{TIME}_bucket{{op=\"{op}\",le=\"{limit}\"}} {count}");
-        }
-        let micros = both.iter().fold(0_u64, |sum, figure| sum.saturating_add(figure.micros));
-        let _ = writeln!(out, "{TIME}_sum{{op=\"{op}\"}} {}", seconds(micros));
-        let _ = writeln!(out, "{TIME}_count{{op=\"{op}\"}} {count}");
-    }
-}
-
-/// The sum of numbers, of which a hostile process may have written some.
-fn sum(numbers: &[u64]) -> u64 {
-    numbers.iter().fold(0, |sum, more| sum.saturating_add(*more))
-}
-
-/// Microseconds as a decimal number of seconds, which OpenMetrics wants with a point.
-fn seconds(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    let short = text.trim_end_matches('0');
-    if short.ends_with('.') { format!("{short}0") } else { short.to_owned() }
-}
-
-/// The figures of a machine, each a family with one line per machine.
-type Figure = (&'static str, &'static str, fn(&Running) -> u64);
-
-fn machines(machines: &BTreeMap<String, Running>, out: &mut String) {
-    const FIGURES: [Figure; 4] = [
-        ("vmserverd_machine_cpu_percent", "Share of one processor of the host, in percent.", |machine| {
-            machine.cpu_percent.into()
-        }),
-        ("vmserverd_machine_memory_mebibytes", "Memory of the machine.", |machine| {
-            machine.status.memory_mb.into()
-        }),
-        ("vmserverd_machine_uptime_seconds", "Time since power on.", |machine| machine.status.uptime),
-        (
-            "vmserverd_machine_remote_connections",
-            "Sessions that came through the gateway by CONNECT.",
-            |machine| machine.remote_connections.into(),
-        ),
-    ];
-    for (name, help, figure) in FIGURES {
-        family(out, name, "gauge", help);
-        for (config, machine) in machines {
-            let config = config.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = writeln!(out, "{name}{{config=\"{config}\"}} {}", figure(machine));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -330,6 +229,7 @@ mod tests {
     use crate::context::tests::{Stage, ctx, told};
     use crate::running::EventBatch;
     use hypervisor::control::State;
+    use ops::machine::PowerState;
 
     #[test]
     fn figures_of_the_host() {
@@ -413,18 +313,15 @@ mod tests {
         stage.script.run(stage.config.as_str(), State::On);
         stage.script.run("/somebody/else.vmx", State::On);
         let text = get_metrics(&stage.ctx, GetMetrics { per_vm: true }).await.unwrap().contents;
-        assert!(
-            text.starts_with("# TYPE vmserverd_requests counter\n") && text.ends_with("\n# EOF\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("# HELP vmserverd_requests ") && text.ends_with("\n# EOF\n"), "{text}");
         for line in [
             "vmserverd_requests_total{op=\"CreateCOWDisk\",result=\"ok\"} 3",
             "vmserverd_requests_total{op=\"CreateCOWDisk\",result=\"failed\"} 1",
             "vmserverd_requests_total{op=\"none\",result=\"failed\"} 4",
-            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"0.00001\"} 2",
-            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"0.00003\"} 3",
-            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"1.0\"} 4",
-            "vmserverd_request_duration_seconds_bucket{op=\"CreateCOWDisk\",le=\"+Inf\"} 4",
+            "vmserverd_request_duration_seconds_bucket{le=\"0.00001\",op=\"CreateCOWDisk\"} 2",
+            "vmserverd_request_duration_seconds_bucket{le=\"0.00003\",op=\"CreateCOWDisk\"} 3",
+            "vmserverd_request_duration_seconds_bucket{le=\"1.0\",op=\"CreateCOWDisk\"} 4",
+            "vmserverd_request_duration_seconds_bucket{le=\"+Inf\",op=\"CreateCOWDisk\"} 4",
             "vmserverd_request_duration_seconds_sum{op=\"CreateCOWDisk\"} 3.0",
             "vmserverd_request_duration_seconds_count{op=\"CreateCOWDisk\"} 4",
         ] {
@@ -434,6 +331,6 @@ mod tests {
         let line = format!("vmserverd_machine_uptime_seconds{{config=\"{}\"}} 12\n", stage.config);
         assert!(text.contains(&line) && !text.contains("else.vmx"), "{text}");
         let general = get_metrics(&stage.ctx, GetMetrics { per_vm: false }).await.unwrap().contents;
-        assert!(!general.contains("vmserverd_machine_"), "{general}");
+        assert!(!general.contains("config="), "{general}");
     }
 }

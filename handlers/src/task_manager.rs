@@ -1,7 +1,5 @@
 //! `TaskManager_*`: how tasks are, and stopping and forgetting them. All of it is asked of the core.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use handlers_derive::handler;
 use ops::task_manager::{
     DeleteTask, DeleteTaskReply, ListTasks, ListTasksReply, StatusOfTask, StatusOfTaskReply, StopTask,
@@ -49,9 +47,7 @@ fn state(state: State) -> TaskState {
 }
 
 fn task(status: Status) -> Task {
-    let Status { id, op, user, state: how, done, total, start, end, error } = status;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let until = end.unwrap_or(i64::try_from(now).unwrap_or(i64::MAX));
+    let Status { id, op, user, state: how, done, total, start, end, seconds, error } = status;
     Task {
         task_id: id,
         op,
@@ -60,7 +56,7 @@ fn task(status: Status) -> Task {
         percent: percent(how, done, total),
         bytes_done: Size(done),
         bytes_total: Size(total),
-        rate: Size(rate(done, until.saturating_sub(start))),
+        rate: Size(rate(done, seconds)),
         start_time: Time(start),
         end_time: end.map(Time),
         error: error.map(|(code, text)| TaskError { code: code.into(), text }),
@@ -76,7 +72,7 @@ fn percent(state: State, done: u64, total: u64) -> u64 {
     u64::try_from(share).unwrap_or(99).min(99)
 }
 
-/// Bytes per second; a part of a second counts as a whole one, and a clock that went back as well.
+/// Bytes per second; a part of a second counts as a whole one.
 fn rate(done: u64, seconds: i64) -> u64 {
     done / u64::try_from(seconds).unwrap_or(1).max(1)
 }
@@ -106,6 +102,7 @@ mod tests {
             total: 10,
             start: 100,
             end: Some(105),
+            seconds: 5,
             error: Some((-4, "Permission denied: /x".into())),
         };
         let task = task(status);

@@ -131,6 +131,8 @@ pub struct Status {
     pub start: i64,
     /// Unix seconds; `None` while it runs.
     pub end: Option<i64>,
+    /// Seconds that it has run so far, or ran, whatever the clock was set to meanwhile.
+    pub seconds: i64,
     /// Number and text of the error of a task that has failed.
     pub error: Option<(i32, String)>,
 }

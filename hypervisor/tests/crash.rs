@@ -158,6 +158,30 @@ fn the_unclean_flag_is_set_while_written_and_only_then() {
 }
 
 #[test]
+fn a_flush_is_also_for_what_a_process_that_died_has_written() {
+    for kind in Kind::ALL {
+        let memory = Memory::new();
+        let path = make(&memory, "a.vmdk", &CreateOptions::new(kind, 1 << 20));
+        let mut disk = Disk::open_with(&memory, &path, Mode::Write).unwrap();
+        disk.write_at(7, &[1; 512]).unwrap();
+        disk.flush().unwrap();
+        disk.write_at(7, &[2; 512]).unwrap();
+        // Killed: what it has written is in the file, and not on the disk.
+        std::mem::forget(disk);
+        let mut disk = Disk::open_with(&memory, &path, Mode::Write).unwrap();
+        let mut sector = [0; 512];
+        disk.read_at(7, &mut sector).unwrap();
+        assert_eq!(sector, [2; 512], "{kind:?}");
+        disk.flush().unwrap();
+        memory.power_cut(|| false);
+        std::mem::forget(disk);
+        let mut disk = Disk::open_with(&memory, &path, Mode::Read).unwrap();
+        disk.read_at(7, &mut sector).unwrap();
+        assert_eq!(sector, [2; 512], "{kind:?}");
+    }
+}
+
+#[test]
 fn redundant_tables_are_made_alike_after_a_crash() {
     let memory = Memory::new();
     let path = make(&memory, "a.vmdk", &CreateOptions::new(Kind::MonolithicSparse, 100 << 20));

@@ -382,3 +382,43 @@ fn odd_and_large_sizes() {
     bench.qemu_img(&["info", "huge.vmdk"]);
     bench.qemu_img(&["check", "huge.vmdk"]);
 }
+
+/// The files of a saved input of the fuzz target `vmdk_open_read`, as that takes it apart.
+fn fuzzed(input: &[u8]) -> Option<[&[u8]; 3]> {
+    let (head, files) = input.split_at_checked(5)?;
+    let length = |at: usize| usize::from(u16::from_le_bytes([head[at], head[at + 1]]));
+    let c_start = files.len().saturating_sub(length(3));
+    let b_start = c_start.saturating_sub(length(1));
+    Some([&files[..b_start], &files[b_start..c_start], &files[c_start..]])
+}
+
+#[test]
+fn what_both_read_of_the_fuzzers_disks_is_the_same() {
+    const LARGEST: u64 = 65_536;
+    let Some(bench) = Bench::new("saved inputs of vmdk_open_read") else { return };
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/vmdk_open_read");
+    let mut inputs: Vec<PathBuf> = corpus.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    let mut compared = Vec::new();
+    for path in inputs {
+        let input = std::fs::read(&path).unwrap();
+        let Some(files) = fuzzed(&input) else { continue };
+        for (name, bytes) in ["a.vmdk", "b.vmdk", "c.vmdk"].into_iter().zip(files) {
+            std::fs::write(bench.path(name), bytes).unwrap();
+        }
+        let Ok(mut disk) = Disk::open(&bench.path("a.vmdk"), Mode::Read) else { continue };
+        let mut ours = vec![0; disk.capacity().min(LARGEST) as usize * 512];
+        if disk.capacity() > LARGEST || disk.read_at(0, &mut ours).is_err() {
+            continue;
+        }
+        let convert = ["convert", "-f", "vmdk", "-O", "raw", "a.vmdk", "out.raw"];
+        if bench.qemu_img_fails(&convert).is_none() {
+            let theirs = std::fs::read(bench.path("out.raw")).unwrap();
+            assert_same(&ours, &theirs, &path.display().to_string());
+            compared.push(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
+    for name in ["chain", "monolithic", "stream"] {
+        assert!(compared.iter().any(|compared| compared == name), "{name} is compared: {compared:?}");
+    }
+}

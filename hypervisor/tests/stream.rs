@@ -2,6 +2,8 @@
 //! by hand here, since `qemu-img` writes another variety; it reads this one, which keeps us honest.
 
 mod common;
+#[path = "common/stream_parts.rs"]
+mod stream_parts;
 
 use std::path::Path;
 use std::process::Command;
@@ -9,41 +11,15 @@ use std::process::Command;
 use common::{Model, assert_same, have};
 use hypervisor::vmdk::memory::Memory;
 use hypervisor::vmdk::{Disk, Error, Mode};
+use stream_parts::{header, marker, pad};
 
 /// An odd last grain, and a second table.
 const CAPACITY: u64 = 66_001;
 const GRAIN: u64 = 128;
 
-/// Fills up to a whole sector.
-fn pad(file: &mut Vec<u8>) {
-    file.resize(file.len().next_multiple_of(512), 0);
-}
-
-/// A marker that announces `sectors` of metadata of a kind.
-fn marker(file: &mut Vec<u8>, kind: u32, sectors: u64) {
-    file.extend(sectors.to_le_bytes());
-    file.extend(0_u32.to_le_bytes());
-    file.extend(kind.to_le_bytes());
-    pad(file);
-}
-
-fn header(directory: u64) -> Vec<u8> {
-    let mut header = b"KDMV\x03\0\0\0\x01\0\x03\0".to_vec();
-    for number in [CAPACITY, GRAIN, 1, 20] {
-        header.extend(number.to_le_bytes());
-    }
-    header.extend(512_u32.to_le_bytes());
-    for number in [0, directory, 128] {
-        header.extend(number.to_le_bytes());
-    }
-    header.extend(b"\0\n \r\n\x01\0");
-    pad(&mut header);
-    header
-}
-
 /// The stream of a disk in which only some grains hold something.
 fn stream(model: &Model, grains: &[u64]) -> Vec<u8> {
-    let mut file = header(u64::MAX);
+    let mut file = header(CAPACITY, GRAIN, u64::MAX);
     let text = format!(
         "# Disk DescriptorFile\nversion=1\nCID=0badcafe\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\
          RW {CAPACITY} SPARSE \"s.vmdk\"\n\nddb.adapterType = \"lsilogic\"\n"
@@ -71,7 +47,7 @@ fn stream(model: &Model, grains: &[u64]) -> Vec<u8> {
     file.extend(directory.into_iter().flat_map(u32::to_le_bytes));
     pad(&mut file);
     marker(&mut file, 3, 1);
-    file.extend(header(place));
+    file.extend(header(CAPACITY, GRAIN, place));
     marker(&mut file, 0, 0);
     file
 }

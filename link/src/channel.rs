@@ -9,21 +9,29 @@ use std::collections::VecDeque;
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio_seqpacket::UnixSeqpacket;
-use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 
+use crate::reactor;
 use crate::wire::{MAX_MESSAGE, Message, WireError};
 
 /// Most descriptors one message can carry.
 pub const MAX_DESCRIPTORS: usize = 16;
 
 /// Room for the control message that carries [`MAX_DESCRIPTORS`], with its header and alignment.
-const ANCILLARY_BYTES: usize = MAX_DESCRIPTORS * 4 + 64;
+const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
 thread_local! {
     /// Where datagrams are received before they are decoded; one for all channels of a thread.
@@ -33,7 +41,8 @@ thread_local! {
 /// One end of a channel that sends `Tx` and receives `Rx`.
 #[derive(Debug)]
 pub struct Channel<Tx, Rx> {
-    socket: UnixSeqpacket,
+    /// Watched for reading only; see [`reactor`].
+    socket: AsyncFd<OwnedFd>,
     marker: PhantomData<fn(Tx) -> Rx>,
 }
 
@@ -48,16 +57,18 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
     /// Wraps a connected SOCK_SEQPACKET socket. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the descriptor cannot be registered with the reactor.
+    /// When the descriptor cannot be made non-blocking or registered with the reactor.
     pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self::from_socket(UnixSeqpacket::try_from(socket)?))
+        Ok(Channel { socket: reactor::register(socket, Interest::READABLE)?, marker: PhantomData })
     }
 
     /// Wraps a socket that tokio already knows.
-    #[must_use]
-    pub fn from_socket(socket: UnixSeqpacket) -> Self {
-        Channel { socket, marker: PhantomData }
+    ///
+    /// # Errors
+    /// As [`Channel::from_fd`].
+    pub fn from_socket(socket: UnixSeqpacket) -> io::Result<Self> {
+        Self::from_fd(socket.into())
     }
 
     /// Connects to a listening socket by path.
@@ -65,7 +76,7 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
     /// # Errors
     /// As `connect(2)`.
     pub async fn connect(path: &std::path::Path) -> io::Result<Self> {
-        Ok(Self::from_socket(UnixSeqpacket::connect(path).await?))
+        Self::from_socket(UnixSeqpacket::connect(path).await?)
     }
 
     /// The user id of the process that holds the other end (`SO_PEERCRED`).
@@ -73,7 +84,7 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
     /// # Errors
     /// As `getsockopt(2)`.
     pub fn peer_uid(&self) -> io::Result<u32> {
-        Ok(self.socket.peer_cred()?.uid())
+        Ok(sockopt::socket_peercred(&self.socket)?.uid.as_raw())
     }
 
     /// Sends one message; waits while the socket is full.
@@ -102,13 +113,24 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
             let text = format!("message {name} with {} descriptors", fds.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut space = [0u8; ANCILLARY_BYTES];
-        let mut ancillary = AncillaryMessageWriter::new(&mut space);
-        if !fds.is_empty() {
-            ancillary.add_fds(fds.iter().copied())?;
+        loop {
+            match self.send_now(bytes, fds) {
+                Ok(()) => return Ok(()),
+                Err(Errno::AGAIN) => reactor::room(self.socket.as_fd()).await,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        self.socket.send_vectored_with_ancillary(&[IoSlice::new(bytes)], &mut ancillary).await?;
-        Ok(())
+    }
+
+    fn send_now(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::INVAL);
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
     }
 
     /// Receives one message with its descriptors, or `None` at the end of the channel.
@@ -122,34 +144,41 @@ impl<Tx: Message, Rx: Message> Channel<Tx, Rx> {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Option<Received<Rx>>>> {
-        let mut space = [0u8; ANCILLARY_BYTES];
-        let received =
-            self.socket.poll_recv_vectored_with_ancillary(cx, &mut [IoSliceMut::new(buffer)], &mut space);
-        let (info, ancillary) = match received {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(result) => result?,
-        };
+        loop {
+            let mut ready = ready!(self.socket.poll_read_ready(cx))?;
+            match self.recv_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn recv_now(&self, buffer: &mut [u8]) -> io::Result<Option<Received<Rx>>> {
+        let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let info = recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
         let mut fds = Vec::new();
-        for message in ancillary.into_messages() {
-            if let OwnedAncillaryMessage::FileDescriptors(received) = message {
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
                 fds.extend(received);
             }
         }
-        if info.truncated() || info.ancillary_truncated() {
-            let text = "message longer than the limit";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        if info.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "message longer than the limit"));
         }
-        if info.bytes_read() == 0 {
-            return Poll::Ready(Ok(None));
+        if info.bytes == 0 {
+            return Ok(None);
         }
-        let datagram = buffer.get(..info.bytes_read()).unwrap_or_default();
+        let datagram = buffer.get(..info.bytes).unwrap_or_default();
         let message = Rx::decode(datagram).map_err(|why| broken(&why))?;
         let declared = message.descriptors();
         if !declared.contains(&fds.len()) {
             let why = WireError::Descriptors(fds.len(), *declared.start(), *declared.end());
-            return Poll::Ready(Err(broken(&why)));
+            return Err(broken(&why));
         }
-        Poll::Ready(Ok(Some((message, fds))))
+        Ok(Some((message, fds)))
     }
 }
 
@@ -164,6 +193,8 @@ impl<Tx, Rx> AsFd for Channel<Tx, Rx> {
 /// [`Outbox::push`] returns at once; a task made by [`Outbox::run`] does the writing. A peer that
 /// does not read fills the queue, and a full queue is reported to the sender, who then gives the
 /// peer up. So a stuck or hostile peer costs a bounded amount of memory and nobody's time.
+///
+/// The task, and with it the channel, ends when nobody is left who could push.
 #[derive(Debug)]
 pub struct Outbox<Tx> {
     shared: Arc<Shared<Tx>>,
@@ -171,7 +202,15 @@ pub struct Outbox<Tx> {
 
 impl<Tx> Clone for Outbox<Tx> {
     fn clone(&self) -> Self {
+        self.shared.lock().senders += 1;
         Outbox { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<Tx> Drop for Outbox<Tx> {
+    fn drop(&mut self) {
+        self.shared.lock().senders -= 1;
+        self.shared.wake.notify_one();
     }
 }
 
@@ -186,6 +225,14 @@ struct Queue<Tx> {
     messages: VecDeque<(Tx, Vec<OwnedFd>)>,
     limit: usize,
     closed: bool,
+    /// How many outboxes there are; a task that writes is none.
+    senders: usize,
+}
+
+impl<Tx> Shared<Tx> {
+    fn lock(&self) -> MutexGuard<'_, Queue<Tx>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The outbox took no message: the peer is gone, or has not read for so long that the queue is full.
@@ -197,12 +244,8 @@ impl<Tx: Message> Outbox<Tx> {
     /// A queue of at most `limit` messages.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        let queue = Queue { messages: VecDeque::new(), limit, closed: false };
+        let queue = Queue { messages: VecDeque::new(), limit, closed: false, senders: 1 };
         Outbox { shared: Arc::new(Shared { queue: Mutex::new(queue), wake: Notify::new() }) }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue<Tx>> {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a message.
@@ -210,7 +253,7 @@ impl<Tx: Message> Outbox<Tx> {
     /// # Errors
     /// [`Full`] when the queue is full or closed; message and descriptors are dropped.
     pub fn push(&self, message: Tx, fds: Vec<OwnedFd>) -> Result<(), Full> {
-        let mut queue = self.lock();
+        let mut queue = self.shared.lock();
         if queue.closed || queue.messages.len() >= queue.limit {
             return Err(Full);
         }
@@ -222,28 +265,33 @@ impl<Tx: Message> Outbox<Tx> {
 
     /// Refuses further messages; [`Outbox::run`] ends when those already queued are sent.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.shared.lock().closed = true;
         self.shared.wake.notify_one();
     }
 
-    /// Writes queued messages until the outbox is closed and empty, or the channel fails.
+    /// Writes queued messages until the outbox is closed, or all its copies are gone, and it is empty, or the
+    /// channel fails.
     ///
     /// # Errors
     /// As [`Channel::send`].
     pub async fn run<Rx: Message>(self, channel: Arc<Channel<Tx, Rx>>) -> io::Result<()> {
-        let result = self.drain(&channel).await;
-        let mut queue = self.lock();
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        let result = shared.drain(&channel).await;
+        let mut queue = shared.lock();
         queue.closed = true;
         queue.messages.clear();
         result
     }
+}
 
+impl<Tx: Message> Shared<Tx> {
     async fn drain<Rx: Message>(&self, channel: &Channel<Tx, Rx>) -> io::Result<()> {
         loop {
             let next = {
                 let mut queue = self.lock();
                 match queue.messages.pop_front() {
-                    None if queue.closed => return Ok(()),
+                    None if queue.closed || queue.senders == 0 => return Ok(()),
                     next => next,
                 }
             };
@@ -252,7 +300,7 @@ impl<Tx: Message> Outbox<Tx> {
                     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
                     channel.send(&message, &borrowed).await?;
                 }
-                None => self.shared.wake.notified().await,
+                None => self.wake.notified().await,
             }
         }
     }
@@ -278,6 +326,22 @@ mod tests {
     fn channels() -> (Gateway, Core) {
         let (a, b) = pair().unwrap();
         (Channel::from_fd(a).unwrap(), Channel::from_fd(b).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_outbox_that_nobody_has_any_more_lets_the_channel_go() {
+        let (gateway, core) = channels();
+        let outbox = Outbox::new(4);
+        let copy = outbox.clone();
+        let writer = tokio::spawn(outbox.clone().run(Arc::new(gateway)));
+        outbox.push(ToServerd::Reserve { session: 1, uid: 2 }, Vec::new()).unwrap();
+        drop(outbox);
+        assert!(matches!(core.recv().await.unwrap(), Some((ToServerd::Reserve { session: 1, uid: 2 }, _))));
+        copy.push(ToServerd::Reserve { session: 2, uid: 2 }, Vec::new()).unwrap();
+        drop(copy);
+        assert!(matches!(core.recv().await.unwrap(), Some((ToServerd::Reserve { session: 2, .. }, _))));
+        assert!(core.recv().await.unwrap().is_none(), "the writer still holds the channel");
+        writer.await.unwrap().unwrap();
     }
 
     #[tokio::test]

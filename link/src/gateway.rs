@@ -92,6 +92,9 @@ crate::messages! {
             /// He wants the screen (`mks`), not the control connection.
             console: bool,
         },
+        /// First message on a new link: the pages that the gateway publishes, [`crate::figures::Logins`] and
+        /// [`crate::figures::Front`], to be read only.
+        6 = Figures {} with 2..=2,
     }
 }
 

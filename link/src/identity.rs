@@ -41,6 +41,8 @@ pub struct Identity {
     pub proof: Proof,
     /// Numeric address of the caller, or `unix`.
     pub peer: String,
+    /// The caller's TCP port, or the process that connected to the unix socket.
+    pub origin: u32,
     /// Whether the caller speaks through TLS.
     pub tls: bool,
     /// Time of login, Unix seconds.
@@ -93,9 +95,15 @@ impl Account {
 
     /// Completes the account with the facts of one connection.
     #[must_use]
-    pub fn identity(self, proof: Proof, peer: String, tls: bool, login_time: u64) -> Identity {
+    pub fn identity(
+        self,
+        proof: Proof,
+        (peer, origin): (String, u32),
+        tls: bool,
+        login_time: u64,
+    ) -> Identity {
         let Account { name, uid, gid, groups, home } = self;
-        Identity { name, uid, gid, groups, home, proof, peer, tls, login_time }
+        Identity { name, uid, gid, groups, home, proof, peer, origin, tls, login_time }
     }
 }
 

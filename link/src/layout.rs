@@ -11,7 +11,9 @@
 //! ROOT/etc/vmserverd.toml           this project's own settings
 //! ROOT/run/vmware/authd.sock        local callers                mode 0666
 //! ROOT/run/vmware/authd-link.sock   the server core              mode 0600
+//! ROOT/run/vmware/metrics.sock      figures for monitoring     mode 0666
 //! ROOT/var/log/vmware/*.log         logs
+//! ROOT/var/log/vmware/audit.log     who did what               mode 0640 root:adm, or 0600
 //! ROOT/var/lib/vmserverd/           state that must survive
 //! ROOT/var/lib/vmware/Virtual Machines/  new machines           mode 1777
 //! ```
@@ -90,6 +92,18 @@ impl Layout {
         self.path("/run/vmware/authd-link.sock")
     }
 
+    /// `run/vmware/metrics.sock`: where figures are read.
+    #[must_use]
+    pub fn metrics_socket(&self) -> PathBuf {
+        self.path("/run/vmware/metrics.sock")
+    }
+
+    /// `var/log/vmware/audit.log`: who did what.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.log_directory().join("audit.log")
+    }
+
     /// `var/log/vmware`: logs.
     #[must_use]
     pub fn log_directory(&self) -> PathBuf {
@@ -100,6 +114,17 @@ impl Layout {
     #[must_use]
     pub fn ssl_directory(&self) -> PathBuf {
         self.path("/etc/vmware/ssl")
+    }
+
+    /// User and group of the processes that read what strangers send: `vmserverd` if the package made it,
+    /// else `nobody`; the caller's own where there is nobody to switch to.
+    #[must_use]
+    pub fn service_user(&self) -> (u32, u32) {
+        if !self.privileged {
+            return (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        }
+        let account = ["vmserverd", "nobody"].into_iter().find_map(uzers::get_user_by_name);
+        account.map_or((65534, 65534), |user| (user.uid(), user.primary_group_id()))
     }
 
     /// The default port of the gateway: 902, or 9902 for an ordinary user, who may not bind 902.

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 /// How many old files are kept: `NAME-0` (the newest) to `NAME-9`.
 pub const ROTATIONS: usize = 10;
@@ -26,6 +27,39 @@ pub fn open(path: &Path) -> io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.append(true).create(true).mode(0o644).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     options.open(path).map_err(|error| crate::layout::describe(&error, "cannot open the log", path))
+}
+
+/// A log that is opened anew when somebody has moved it away, as logrotate does.
+#[derive(Debug)]
+pub struct Kept {
+    path: PathBuf,
+    file: RwLock<File>,
+}
+
+impl Kept {
+    /// Opens the log.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let file = RwLock::new(open(&path)?);
+        Ok(Kept { path, file })
+    }
+
+    /// Opens the path anew; every later line goes there.
+    ///
+    /// # Errors
+    /// As [`open`]; lines then go on where they went.
+    pub fn reopen(&self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+
+    /// Does something with the file as it is now.
+    pub fn with<T>(&self, work: impl FnOnce(&File) -> T) -> T {
+        work(&self.file.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Moves `NAME.log` to `NAME-0.log`, the older ones up by one, and drops the oldest.
@@ -136,6 +170,26 @@ mod tests {
         assert_eq!(read("vmware-serverd-0.log"), "11");
         assert_eq!(read("vmware-serverd-9.log"), "2");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), ROTATIONS);
+    }
+
+    #[test]
+    fn a_log_that_was_moved_away_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, moved) = (directory.path().join("a.log"), directory.path().join("a.log.1"));
+        let log = Kept::open(path.clone()).unwrap();
+        let write = |text: &str| log.with(|mut file| file.write_all(text.as_bytes())).unwrap();
+        write("one ");
+        std::fs::rename(&path, &moved).unwrap();
+        write("two");
+        log.reopen().unwrap();
+        write("three");
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "one two");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three");
+        // Where it cannot be opened, the old one stays in use.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(log.reopen().is_err());
+        write("four");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! The dots of a key are tables: `authd.login.delay` is `delay` below `[authd.login]`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml_edit::{DocumentMut, TableLike};
 
 /// All settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,77 @@ pub struct Settings {
     pub authd: Authd,
     /// The server.
     pub serverd: Serverd,
+    /// Figures for monitoring.
+    pub metrics: Metrics,
+    /// The record of who did what.
+    pub audit: Audit,
+}
+
+/// `[metrics]`: where figures can be read, as OpenMetrics over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Metrics {
+    /// Whether there is a unix socket.
+    pub unix: bool,
+    /// Its path; empty is `run/vmware/metrics.sock` below the root.
+    pub socket: String,
+    /// A loopback address and port to listen on as well, such as `127.0.0.1:9902`; empty is none.
+    pub listen: String,
+}
+
+impl Metrics {
+    /// The address to listen on, if any.
+    ///
+    /// # Errors
+    /// A sentence that names the key when it is no address with a port, or one that other machines reach.
+    pub fn address(&self) -> Result<Option<SocketAddr>, String> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let key = format!("metrics.listen = \"{}\"", self.listen);
+        let address: SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| format!("{key} is no address with a port, such as \"127.0.0.1:9902\""))?;
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(format!(
+                "{key} is no loopback address: figures are for this machine only; use 127.0.0.1 or [::1]"
+            ));
+        }
+        Ok(Some(address))
+    }
+}
+
+/// `[audit]`: what is recorded of who did what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    /// How much.
+    pub level: AuditLevel,
+}
+
+/// `audit.level`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditLevel {
+    /// Nothing; there is no file.
+    Off = 0,
+    /// Logins, sessions, what changes something, and what was refused.
+    #[default]
+    Changes = 1,
+    /// Reading operations as well.
+    All = 2,
+}
+
+impl AuditLevel {
+    /// The level of that number; a number that none has is [`AuditLevel::Off`].
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
+        [AuditLevel::Changes, AuditLevel::All]
+            .into_iter()
+            .find(|level| *level as u8 == number)
+            .unwrap_or(AuditLevel::Off)
+    }
 }
 
 /// `[authd]`
@@ -209,6 +282,12 @@ pub struct Compat {
     pub historic_bugs: bool,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { unix: true, socket: String::new(), listen: String::new() }
+    }
+}
+
 impl Default for Authd {
     fn default() -> Self {
         Authd {
@@ -313,10 +392,10 @@ impl Settings {
     /// # Errors
     /// A sentence for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-        let known = toml::Table::try_from(Self::default()).map_err(|error| error.to_string())?;
-        check_keys(&table, &known, "")?;
-        let settings: Settings = table.try_into().map_err(|error| error.to_string())?;
+        let document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| error.to_string())?;
+        let known = toml_edit::ser::to_document(&Self::default()).map_err(|error| error.to_string())?;
+        check_keys(document.as_table(), known.as_table(), "")?;
+        let settings: Settings = toml_edit::de::from_document(document).map_err(|error| error.to_string())?;
         settings.check()?;
         Ok(settings)
     }
@@ -341,6 +420,7 @@ impl Settings {
         within("serverd.sessions.max", self.serverd.sessions.max, 1, 1_000_000)?;
         within("serverd.sessions.perUser", self.serverd.sessions.per_user, 1, 1_000_000)?;
         within("serverd.sessions.idle", self.serverd.sessions.idle, 1, 86_400)?;
+        self.metrics.address()?;
         match self.serverd.product.number {
             2 | 4 => Ok(()),
             other => Err(format!("serverd.product.number = {other} is neither 4 (Server) nor 2 (GSX)")),
@@ -361,17 +441,19 @@ pub fn seconds(value: u32) -> Duration {
 }
 
 /// Refuses keys that the defaults do not have, and names the nearest that they do.
-fn check_keys(given: &toml::Table, known: &toml::Table, prefix: &str) -> Result<(), String> {
-    for (key, value) in given {
+fn check_keys(given: &dyn TableLike, known: &dyn TableLike, prefix: &str) -> Result<(), String> {
+    for (key, value) in given.iter() {
         let full = format!("{prefix}{key}");
-        match (known.get(key), value) {
-            (Some(toml::Value::Table(known)), toml::Value::Table(given)) => {
-                check_keys(given, known, &format!("{full}."))?;
+        match known.get(key) {
+            Some(known) => {
+                if let (Some(known), Some(given)) = (known.as_table_like(), value.as_table_like()) {
+                    check_keys(given, known, &format!("{full}."))?;
+                }
             }
-            (Some(_), _) => {}
-            (None, _) => {
+            None => {
                 let nearest = known
-                    .keys()
+                    .iter()
+                    .map(|(name, _)| name)
                     .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
                 let hint = nearest.map(|name| format!("; did you mean {prefix}{name}?")).unwrap_or_default();
                 return Err(format!("unknown key {full}{hint}"));
@@ -405,6 +487,31 @@ mod tests {
         assert_eq!(error, "unknown key authd.login.delaymax; did you mean authd.login.delayMax?");
         let error = Settings::parse("[authd.logins]").unwrap_err();
         assert!(error.contains("authd.login?"), "{error}");
+    }
+
+    #[test]
+    fn figures_are_for_this_machine_only() {
+        for wrong in
+            ["0.0.0.0:9902", "192.168.1.1:9902", "[::]:1", "[2001:db8::1]:1", "127.0.0.1", "localhost:1"]
+        {
+            let error = Settings::parse(&format!("metrics.listen = \"{wrong}\"")).unwrap_err();
+            assert!(error.starts_with(&format!("metrics.listen = \"{wrong}\" is no ")), "{error}");
+        }
+        for right in ["127.0.0.1:9902", "127.9.9.9:1", "[::1]:9902"] {
+            let settings = Settings::parse(&format!("metrics.listen = \"{right}\"")).unwrap();
+            assert_eq!(settings.metrics.address(), Ok(Some(right.parse().unwrap())));
+        }
+        assert_eq!(Settings::default().metrics.address(), Ok(None));
+    }
+
+    #[test]
+    fn the_audit_has_three_levels() {
+        for level in [AuditLevel::Off, AuditLevel::Changes, AuditLevel::All] {
+            assert_eq!(AuditLevel::from_number(level as u8), level);
+        }
+        assert_eq!(Settings::parse("audit.level = \"all\"").unwrap().audit.level, AuditLevel::All);
+        let error = Settings::parse("audit.level = \"some\"").unwrap_err();
+        assert!(error.contains("`off`, `changes`, `all`"), "{error}");
     }
 
     #[test]

@@ -217,6 +217,7 @@ impl Wire for Identity {
         self.home.put(out);
         self.proof.put(out);
         self.peer.put(out);
+        self.origin.put(out);
         self.tls.put(out);
         self.login_time.put(out);
     }
@@ -229,6 +230,7 @@ impl Wire for Identity {
             home: String::take(input)?,
             proof: Proof::take(input)?,
             peer: String::take(input)?,
+            origin: u32::take(input)?,
             tls: bool::take(input)?,
             login_time: u64::take(input)?,
         })
@@ -300,6 +302,21 @@ macro_rules! messages {
     };
 }
 
+/// Gives a struct a wire form: its fields, one after the other.
+#[macro_export]
+macro_rules! wire_fields {
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        impl $crate::wire::Wire for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                $( $crate::wire::Wire::put(&self.$field, out); )*
+            }
+            fn take(input: &mut &[u8]) -> Result<Self, $crate::wire::WireError> {
+                Ok($name { $( $field: $crate::wire::Wire::take(input)? ),* })
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +342,7 @@ mod tests {
             home: "/home/alice".into(),
             proof: Proof::Tcp,
             peer: "127.0.0.1".into(),
+            origin: 40_112,
             tls: true,
             login_time: 1_795_000_000,
         }

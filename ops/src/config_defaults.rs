@@ -31,7 +31,7 @@ pub struct Guest {
 /// Lists the defaults of a new machine, and the guest systems it can be made for.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMConfigDefaults_GetAll", handler = "VMConfigDefaults::GetAll_Handler",
-     access = AuthUser, runs = Session, reply = GetAllReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetAllReply)]
 pub struct GetAll {}
 
 /// Defaults of a new machine.
@@ -74,7 +74,7 @@ pub struct GetAllReply {
 /// Tells the versions of a new machine's configuration.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMConfigDefaults_GetConfigVersion", handler = "VMConfigDefaults::GetConfigVersion_Handler",
-     access = AuthUser, runs = Session, reply = GetConfigVersionReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetConfigVersionReply)]
 pub struct GetConfigVersion {}
 
 /// Versions of a configuration.

@@ -12,7 +12,7 @@ use crate::value::{HostPath, Size};
 /// is left out and named in a warning.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Directory_GetSpaceUsage", handler = "Handlers::Directory_GetSpaceUsage_Handler",
-     access = AuthUser, runs = Session, reply = GetSpaceUsageReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetSpaceUsageReply)]
 pub struct GetSpaceUsage {
     /// Path of the directory.
     #[field(alias = "path")]
@@ -40,7 +40,7 @@ pub struct GetSpaceUsageReply {
 /// Sorted by the bytes of the names; `.` and `..` are left out. Links are shown as links.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Directory_List", handler = "Handlers::Directory_List_Handler",
-     access = AuthUser, runs = Session, reply = ListReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ListReply)]
 pub struct List {
     /// Path of the directory.
     #[field(alias = "path")]
@@ -63,7 +63,7 @@ pub struct ListReply {
 /// is always an error.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Directory_Make", handler = "Handlers::Directory_Make_Handler",
-     access = AuthUser, runs = Session, reply = MakeReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = MakeReply)]
 pub struct Make {
     /// Path of the directory.
     #[field(alias = "path")]
@@ -88,7 +88,7 @@ pub struct MakeReply {
 /// Links are removed, never followed; that holds for the path itself too, unless it ends in a slash.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Directory_Remove", handler = "Handlers::Directory_Remove_Handler",
-     access = AuthUser, runs = Session, reply = RemoveReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = RemoveReply)]
 pub struct Remove {
     /// Path of the directory.
     #[field(alias = "path")]

@@ -38,7 +38,7 @@ pub const DEFAULT_SIZE: u64 = 8 << 30;
 /// valid only as long as its parent stays as it was.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "CreateCOWDisk", handler = "Disk::CreateCOWDisk_Handler",
-     access = AuthUser, runs = Session, reply = CreateCowDiskReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = CreateCowDiskReply)]
 pub struct CreateCowDisk {
     /// Path of the disk: its descriptor, or its only file.
     #[field(alias = "path")]

@@ -57,6 +57,12 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// The unread arguments, to be looked at.
+    #[must_use]
+    pub fn input(&self) -> &Input<'a> {
+        &self.input
+    }
+
     /// Reads the arguments as those of `O`. The caller has chosen `O` by [`Request::op`].
     ///
     /// # Errors
@@ -234,6 +240,21 @@ mod tests {
             Err(Fault::Malformed(reason)) => reason,
             other => panic!("{other:?} for {text}"),
         }
+    }
+
+    #[test]
+    fn an_unread_request_tells_its_paths_and_nothing_else() {
+        let subjects = |text: &str| {
+            let request = parse(Document::check(text).expect("guarded")).expect("an operation");
+            let row = request.row();
+            request.input().clone().about(Some("/own.vmx")).subjects(row, 2)
+        };
+        let own = || Some("/own.vmx".to_owned());
+        let two = "<exec><op>FileManager_MakeDir</op><in><directories><directory> /a&amp;b </directory><directory>/c</directory><directory>/d</directory></directories></in></exec>";
+        assert_eq!(subjects(two), (own(), vec!["/a&b".to_owned(), "/c".to_owned()]));
+        let keys = "<exec><op>VM_SendKeys</op><in><keys>secret</keys><config>/m.vmx</config></in></exec>";
+        assert_eq!(subjects(keys), (Some("/m.vmx".to_owned()), vec![]));
+        assert_eq!(subjects("<exec><op>inc</op></exec>"), (own(), vec![]));
     }
 
     #[test]

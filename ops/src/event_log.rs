@@ -49,7 +49,7 @@ pub struct Event {
 /// events, or damaged ones, are passed over.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetLastNEvents", handler = "EventLog::VM_GetLastNEvents_Handler",
-     access = AuthUser, runs = Session, reply = GetLastNEventsReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetLastNEventsReply)]
 pub struct GetLastNEvents {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -18,7 +18,7 @@ pub const MAX_PIECE: u32 = 1_048_576;
 /// blocks between files, it does. `FileManager_FileCopy` copies in the background.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_Copy", handler = "Handlers::File_Copy_Handler",
-     access = AuthUser, runs = Session, reply = CopyReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = CopyReply)]
 pub struct Copy {
     /// Path of a regular file.
     #[field(alias = "src")]
@@ -49,7 +49,7 @@ pub struct CopyReply {
 /// the caller may give files away.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_Create", handler = "Handlers::File_Create_Handler",
-     access = AuthUser, runs = Session, reply = CreateReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = CreateReply)]
 pub struct Create {
     /// Path of the file.
     #[field(alias = "path")]
@@ -82,7 +82,7 @@ pub struct CreateReply {
 /// A link is deleted itself. A directory is an error.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_Delete", handler = "Handlers::File_Delete_Handler",
-     access = AuthUser, runs = Session, reply = DeleteReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = DeleteReply)]
 pub struct Delete {
     /// Path of the file.
     #[field(alias = "path")]
@@ -102,7 +102,7 @@ pub struct DeleteReply {
 /// above, that is an error and not a no.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_Exists", handler = "Handlers::File_Exists_Handler",
-     access = AuthUser, runs = Session, reply = ExistsReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ExistsReply)]
 pub struct Exists {
     /// Path to look for.
     #[field(alias = "path")]
@@ -127,7 +127,7 @@ pub struct ExistsReply {
 /// shorter instead, and `length` says how many bytes of the file it covers.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_Read", handler = "Handlers::File_Read_Handler",
-     access = AuthUser, runs = Session, reply = ReadReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ReadReply)]
 pub struct Read {
     /// Path of the file.
     #[field(alias = "path")]
@@ -165,7 +165,7 @@ pub struct ReadReply {
 /// was not enough. Whether the original counted lines is unknown.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "File_ReadLastN", handler = "Handlers::File_ReadLastN_Handler",
-     access = AuthUser, runs = Session, reply = ReadLastNReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ReadLastNReply)]
 pub struct ReadLastN {
     /// Path of the file.
     #[field(alias = "path")]

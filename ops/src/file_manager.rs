@@ -103,7 +103,7 @@ impl Entry {
 /// never followed: a link gets the owner and group itself, and has no rights to change.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ChangeAttribs", handler = "FileManager::ChangeAttribs_Handler",
-     access = AuthUser, runs = Session, reply = ChangeReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = ChangeReply)]
 pub struct ChangeAttribs {
     /// Paths of files or directories.
     #[field(list = "files/file", alias = "path")]
@@ -134,7 +134,7 @@ pub struct ChangeReply {
 /// of. A link gets the group itself.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ChangeGroup", handler = "FileManager::ChangeGroup_Handler",
-     access = AuthUser, runs = Session, reply = ChangeReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = ChangeReply)]
 pub struct ChangeGroup {
     /// Paths of files or directories.
     #[field(list = "files/file", alias = "path")]
@@ -152,7 +152,7 @@ pub struct ChangeGroup {
 /// are skipped.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ChangeMode", handler = "FileManager::ChangeMode_Handler",
-     access = AuthUser, runs = Session, reply = ChangeReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = ChangeReply)]
 pub struct ChangeMode {
     /// Paths of files or directories.
     #[field(list = "files/file", alias = "path")]
@@ -171,7 +171,7 @@ pub struct ChangeMode {
 /// `chown`. A link is given away itself.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ChangeOwner", handler = "FileManager::ChangeOwner_Handler",
-     access = AuthUser, runs = Session, reply = ChangeReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = ChangeReply)]
 pub struct ChangeOwner {
     /// Paths of files or directories.
     #[field(list = "files/file", alias = "path")]
@@ -195,7 +195,7 @@ pub struct ChangeOwner {
 /// `Undefined subroutine &VMware::VMServerd::NewTask`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_FileCopy", handler = "FileManager::FileCopy_Handler",
-     access = AuthUser, runs = Task, reply = TransferReply)]
+     access = AuthUser, runs = Task, effect = Changes, reply = TransferReply)]
 pub struct FileCopy {
     /// Paths of the sources.
     #[field(list = "files/file", alias = "path", alias = "source", alias = "src")]
@@ -227,7 +227,7 @@ pub struct TransferReply {
 /// Directories count, and links that point nowhere.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_FileExists", handler = "FileManager::FileExists_Handler",
-     access = AuthUser, runs = Session, reply = FileExistsReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = FileExistsReply)]
 pub struct FileExists {
     /// Paths to look for.
     #[field(list = "files/file", alias = "path")]
@@ -259,7 +259,7 @@ pub struct Existence {
 /// A symbolic link may point nowhere. An existing `link` is an error.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_FileMakeLink", handler = "FileManager::FileMakeLink_Handler",
-     access = AuthUser, runs = Session, reply = FileMakeLinkReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = FileMakeLinkReply)]
 pub struct FileMakeLink {
     /// Path that the link points to.
     #[field(alias = "src")]
@@ -284,7 +284,7 @@ pub struct FileMakeLinkReply {
 /// each source, with its owner where the caller may give files away, and then removes it.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_FileMove", handler = "FileManager::FileMove_Handler",
-     access = AuthUser, runs = Task, reply = TransferReply)]
+     access = AuthUser, runs = Task, effect = Changes, reply = TransferReply)]
 pub struct FileMove {
     /// Paths of the sources. Links are moved themselves.
     #[field(list = "files/file", alias = "path", alias = "source", alias = "src")]
@@ -302,7 +302,7 @@ pub struct FileMove {
 /// Links are removed themselves. A directory is an error.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_FileRemove", handler = "FileManager::FileRemove_Handler",
-     access = AuthUser, runs = Session, reply = FileRemoveReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = FileRemoveReply)]
 pub struct FileRemove {
     /// Paths of the files.
     #[field(list = "files/file", alias = "path")]
@@ -320,7 +320,7 @@ pub struct FileRemoveReply {
 /// Tells the home directory of a user.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_GetHomeDir", handler = "FileManager::GetHomeDir_Handler",
-     access = AuthUser, runs = Session, reply = GetHomeDirReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetHomeDirReply)]
 pub struct GetHomeDir {
     /// Name of the user; the caller when absent.
     pub user: Option<String>,
@@ -339,7 +339,7 @@ pub struct GetHomeDirReply {
 /// parent.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_GetParentDir", handler = "FileManager::GetParentDir_Handler",
-     access = AuthUser, runs = Session, reply = GetParentDirReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetParentDirReply)]
 pub struct GetParentDir {
     /// Path whose parent is wanted.
     #[field(alias = "path")]
@@ -358,7 +358,7 @@ pub struct GetParentDirReply {
 /// Sorted by the bytes of the names; `.` and `..` are left out. Links are shown as links.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ListDir", handler = "FileManager::ListDir_Handler",
-     access = AuthUser, runs = Session, reply = ListDirReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ListDirReply)]
 pub struct ListDir {
     /// Path of the directory.
     #[field(alias = "path")]
@@ -388,7 +388,7 @@ pub struct ListDirReply {
 /// entries the listing ends, with the warning `truncated`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_ListDirTree", handler = "FileManager::ListDirTree_Handler",
-     access = AuthUser, runs = Session, reply = ListDirTreeReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = ListDirTreeReply)]
 pub struct ListDirTree {
     /// Path of the directory.
     #[field(alias = "path")]
@@ -408,7 +408,7 @@ pub struct ListDirTree {
 /// the directory, and `out` lists those that were made.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_MakeDir", handler = "FileManager::MakeDir_Handler",
-     access = AuthUser, runs = Session, reply = MakeDirReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = MakeDirReply)]
 pub struct MakeDir {
     /// Paths of the directories.
     #[field(list = "directories/directory", alias = "path", historical)]
@@ -436,7 +436,7 @@ pub struct MakeDirReply {
 /// slash.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "FileManager_RemoveDir", handler = "FileManager::RemoveDir_Handler",
-     access = AuthUser, runs = Session, reply = RemoveDirReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = RemoveDirReply)]
 pub struct RemoveDir {
     /// Paths of the directories.
     #[field(list = "directories/directory", alias = "path")]

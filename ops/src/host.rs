@@ -50,7 +50,7 @@ pub struct NetworksReply {
 /// network, else from the bridges of the host.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Host_GetBridgedNet", handler = "Handlers::Host_GetBridgedNet_Handler",
-     access = AuthUser, runs = Session, reply = NetworksReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = NetworksReply)]
 pub struct GetBridgedNet {}
 
 /// Lists the networks between machines and the host alone.
@@ -58,11 +58,11 @@ pub struct GetBridgedNet {}
 /// From the same sources as the bridged ones.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Host_GetHostOnlyNet", handler = "Handlers::Host_GetHostOnlyNet_Handler",
-     access = AuthUser, runs = Session, reply = NetworksReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = NetworksReply)]
 pub struct GetHostOnlyNet {}
 
 /// Lists all virtual networks.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Host_GetVirtualNet", handler = "Handlers::Host_GetVirtualNet_Handler",
-     access = AuthUser, runs = Session, reply = NetworksReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = NetworksReply)]
 pub struct GetVirtualNet {}

@@ -7,7 +7,7 @@ use crate::value::{HostPath, Size};
 /// Tells how much room there is where directories are.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "GSXHostInfo_GetDiskSpace", handler = "GSXHostInfo::GetDiskSpace_Handler",
-     access = AuthUser, runs = Session, reply = GetDiskSpaceReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetDiskSpaceReply)]
 pub struct GetDiskSpace {
     /// Paths of directories; the directory of new machines when absent.
     #[field(list = "directories/directory", alias = "path")]
@@ -44,7 +44,7 @@ pub struct DiskSpace {
 /// Tells what the host is: system, processors, memory, load, machines.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "GSXHostInfo_Query", handler = "GSXHostInfo::Query_Handler",
-     access = AuthUser, runs = Session, reply = QueryReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = QueryReply)]
 pub struct Query {}
 
 /// The host.

@@ -66,7 +66,7 @@ pub use error::{Error, ErrorCode, Fault};
 pub use framing::Inbox;
 pub use guard::{Document, Guard, Limits, Progress, Reason};
 pub use ops_derive::{Fragment, Op, Reply};
-pub use table::{Access, Field, HISTORICAL, OpId, Row, Runs, Shape, TABLE, lookup};
+pub use table::{Access, Effect, Field, HISTORICAL, OpId, Row, Runs, Shape, TABLE, lookup};
 pub use writer::Out;
 
 /// An operation: its declaration and its request type. Implemented by `#[derive(Op)]`.

@@ -91,7 +91,7 @@ pub struct VmDetails {
 /// waits for a machine.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_List", handler = "Extension::VM_List_Handler",
-     access = AuthUser, runs = Core, reply = ListReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = ListReply)]
 pub struct List {
     /// Whether more than the paths is wanted.
     #[field(default = "1")]
@@ -151,7 +151,7 @@ crate::words! {
 /// What is left out comes from `VMConfigDefaults_GetAll`. The files belong to the caller.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Create", handler = "Extension::VM_Create_Handler",
-     access = AuthUser, runs = Session, reply = CreateReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = CreateReply)]
 pub struct Create {
     /// Its name for people, without `/` and control characters.
     #[field(name = "displayName")]

@@ -11,7 +11,7 @@ use crate::value::Number;
 /// The first thing to send to a new server: 42 gives 43, as in VMware Server 1.0.3. An integer stays
 /// exact in the 64-bit range; a decimal fraction is computed as a double.
 #[derive(Clone, Debug, PartialEq, Op)]
-#[op(name = "inc", handler = "main::increment", access = AuthUser, runs = Session, reply = IncReply)]
+#[op(name = "inc", handler = "main::increment", access = AuthUser, runs = Session, effect = Reads, reply = IncReply)]
 pub struct Inc {
     /// The number to add one to.
     #[field(historical)]
@@ -30,7 +30,7 @@ pub struct IncReply {
 ///
 /// The counterpart of `inc`, with the same rules.
 #[derive(Clone, Debug, PartialEq, Op)]
-#[op(name = "dec", handler = "main::decrement", access = AuthUser, runs = Session, reply = DecReply)]
+#[op(name = "dec", handler = "main::decrement", access = AuthUser, runs = Session, effect = Reads, reply = DecReply)]
 pub struct Dec {
     /// The number to subtract one from.
     pub number: Number,
@@ -49,7 +49,7 @@ pub struct DecReply {
 /// double and written as the shortest decimal. Dividing by zero fails with -999
 /// `Illegal division by zero`.
 #[derive(Clone, Debug, PartialEq, Op)]
-#[op(name = "div", handler = "main::divide", access = AuthUser, runs = Session, reply = DivReply)]
+#[op(name = "div", handler = "main::divide", access = AuthUser, runs = Session, effect = Reads, reply = DivReply)]
 pub struct Div {
     /// The number to divide.
     #[field(alias = "numerator")]

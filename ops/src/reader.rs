@@ -27,6 +27,7 @@ use quick_xml::events::{BytesStart, Event};
 use crate::FragmentInput;
 use crate::error::{Error, Fault};
 use crate::guard::{self, Document, Envelope, MAX_ITEMS, Reason};
+use crate::table::{Field, Row, Shape};
 use crate::value::{Invalid, Scalar};
 
 /// One step through a document. Comments and the declaration are left out; CDATA sections arrive as
@@ -182,6 +183,17 @@ fn append<'a>(text: &mut Cow<'a, str>, piece: &'a str, returns: bool) {
     }
 }
 
+/// Whether an element of that name holds a path, in a request with these parameters.
+fn is_path(fields: &[Field], name: &str) -> bool {
+    fields.iter().any(|field| {
+        let named = match field.shape {
+            Shape::List { item, .. } => item == name,
+            _ => field.name == name,
+        };
+        (field.kind == "path" && (named || field.aliases.contains(&name))) || is_path(field.nested, name)
+    })
+}
+
 /// White space in the sense of XML.
 fn is_space(text: &str) -> bool {
     text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r'))
@@ -256,6 +268,34 @@ impl<'a> Input<'a> {
             // What the connection was made to can be named.
             *slot = T::parse(Cow::Borrowed(machine)).ok();
         }
+    }
+
+    /// The paths that an unread request names, in the order of the document: the machine (`config`, or the
+    /// one of the connection), and at most `most` others. For the audit: nothing is checked, and nothing
+    /// that is no path is looked at, so no text that somebody types or sets is among them.
+    #[must_use]
+    pub fn subjects(&self, row: &Row, most: usize) -> (Option<String>, Vec<String>) {
+        let (mut machine, mut paths) = (None, Vec::new());
+        let mut cursor = self.cursor.clone();
+        let mut depth = 1_usize;
+        while depth > 0 {
+            match cursor.token() {
+                Ok(Token::Open(name)) if is_path(row.request, name) => {
+                    let Ok((text, _)) = cursor.text() else { break };
+                    let text = text.trim();
+                    if name == "config" {
+                        machine.get_or_insert_with(|| text.to_owned());
+                    } else if paths.len() < most && !text.is_empty() {
+                        paths.push(text.to_owned());
+                    }
+                }
+                Ok(Token::Open(_)) => depth += 1,
+                Ok(Token::Close) => depth -= 1,
+                Ok(Token::Text(_) | Token::Char(_)) => {}
+                Ok(Token::End) | Err(_) => break,
+            }
+        }
+        (machine.or_else(|| self.machine.map(str::to_owned)), paths)
     }
 
     /// The name of the next parameter; its value must be read or skipped before the next call.

@@ -26,7 +26,7 @@ pub struct Certificate {
 /// Tells which connections are encrypted, and with which certificate.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Security_GetConfig", handler = "SecurityEdit::GetConfig_Handler",
-     access = RootOnly, runs = Core, reply = GetConfigReply)]
+     access = RootOnly, runs = Core, effect = Reads, reply = GetConfigReply)]
 pub struct GetConfig {}
 
 /// The policy and the certificate.
@@ -48,7 +48,7 @@ pub struct GetConfigReply {
 /// In force for new connections when the reply is sent; connections that exist stay as they are.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Security_ActivateConfig", handler = "SecurityEdit::ActivateConfig_Handler",
-     access = RootOnly, runs = Core, reply = ActivateConfigReply)]
+     access = RootOnly, runs = Core, effect = Changes, reply = ActivateConfigReply)]
 pub struct ActivateConfig {
     /// Whether the main port (902) is encrypted; unchanged when absent.
     #[field(name = "consoleSsl")]
@@ -78,7 +78,7 @@ pub struct ActivateConfigReply {
 /// never leaves the host, and only root can read it.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "Security_CreateCertificate", handler = "SecurityEdit::CreateCertificate_Handler",
-     access = RootOnly, runs = Core, reply = CreateCertificateReply)]
+     access = RootOnly, runs = Core, effect = Changes, reply = CreateCertificateReply)]
 pub struct CreateCertificate {
     /// The name in it, at most 64 characters; the host's name when absent.
     #[field(name = "commonName")]

@@ -13,7 +13,7 @@ use crate::value::{ConfigPath, Time};
 /// else: -10.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetResource", handler = "Extension::VMServerd_GetResource_Handler",
-     access = AuthUser, runs = Session, reply = GetResourceReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetResourceReply)]
 pub struct GetResource {
     /// Name of the figure.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct GetResourceReply {
 /// the oldest events that are kept: then read again with `VM_List`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_WaitForEvents", handler = "Extension::VMServerd_WaitForEvents_Handler",
-     access = AuthUser, runs = Core, reply = WaitForEventsReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = WaitForEventsReply)]
 pub struct WaitForEvents {
     /// `epoch` of the last answer.
     pub epoch: Option<u64>,
@@ -111,7 +111,7 @@ pub struct Event {
 /// that each operation took, sessions, tasks and machines; nothing that names users.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetMetrics", handler = "Extension::VMServerd_GetMetrics_Handler",
-     access = AuthUser, runs = Core, reply = GetMetricsReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetMetricsReply)]
 pub struct GetMetrics {
     /// 1 adds figures of each machine that runs and that the caller may read.
     #[field(name = "perVm", default = "0")]

@@ -64,6 +64,15 @@ impl Runs {
     }
 }
 
+/// What an operation leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Something: files, machines, tasks or settings are other than before. The audit records who asked.
+    Changes = 1,
+    /// Nothing but its reply.
+    Reads = 2,
+}
+
 /// How a field stands in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -187,6 +196,8 @@ pub struct Row {
     pub access: Access,
     /// Where it runs.
     pub runs: Runs,
+    /// What it leaves behind.
+    pub effect: Effect,
     /// Whether this project added it to the historical table.
     pub extension: bool,
     /// One line that says what it does.

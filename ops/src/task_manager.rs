@@ -69,7 +69,7 @@ pub struct TaskError {
 /// Tells how a task is.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "TaskManager_StatusOfTask", handler = "TaskManager::StatusOfTask_Handler",
-     access = AuthUser, runs = Core, reply = StatusOfTaskReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = StatusOfTaskReply)]
 pub struct StatusOfTask {
     /// Number of the task.
     #[field(name = "taskId", alias = "id")]
@@ -89,7 +89,7 @@ pub struct StatusOfTaskReply {
 /// is no failure.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "TaskManager_StopTask", handler = "TaskManager::StopTask_Handler",
-     access = AuthUser, runs = Core, reply = StopTaskReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = StopTaskReply)]
 pub struct StopTask {
     /// Number of the task.
     #[field(name = "taskId", alias = "id")]
@@ -109,7 +109,7 @@ pub struct StopTaskReply {
 /// Forgets a task that has ended.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "TaskManager_DeleteTask", handler = "TaskManager::DeleteTask_Handler",
-     access = AuthUser, runs = Core, reply = DeleteTaskReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = DeleteTaskReply)]
 pub struct DeleteTask {
     /// Number of the task.
     #[field(name = "taskId", alias = "id")]
@@ -127,7 +127,7 @@ pub struct DeleteTaskReply {
 /// Lists tasks, newest first.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "TaskManager_ListTasks", handler = "Extension::TaskManager_ListTasks_Handler",
-     access = AuthUser, runs = Core, reply = ListTasksReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = ListTasksReply)]
 pub struct ListTasks {
     /// Whether an administrator wants to see the tasks of every user. Means nothing to others.
     #[field(default = "0")]

@@ -10,7 +10,7 @@ use crate::vm_power::ConfigReply;
 /// Right on the .vmx: r. An absent key: -10.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetConfig", handler = "Extension::VM_GetConfig_Handler",
-     access = AuthUser, runs = Session, reply = GetConfigReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetConfigReply)]
 pub struct GetConfig {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -50,7 +50,7 @@ pub struct Setting {
 /// `memsize` of a machine that is not off: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SetConfig", handler = "Extension::VM_SetConfig_Handler",
-     access = AuthUser, runs = Session, reply = ConfigReply)]
+     access = AuthUser, runs = Session, effect = Changes, reply = ConfigReply)]
 pub struct SetConfig {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -86,7 +86,7 @@ pub struct Change {
 /// `VMServerd_GetResource`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetResource", handler = "Extension::VM_GetResource_Handler",
-     access = AuthUser, runs = Core, reply = ResourceReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = ResourceReply)]
 pub struct GetResource {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -100,7 +100,7 @@ pub struct GetResource {
 /// Right on the .vmx: rw. The answer is -17.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SetResource", handler = "Extension::VM_SetResource_Handler",
-     access = AuthUser, runs = Core, reply = ResourceReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = ResourceReply)]
 pub struct SetResource {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

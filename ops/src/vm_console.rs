@@ -10,7 +10,7 @@ use crate::vm_power::ConfigReply;
 /// Right on the .vmx: rx. Another format than PNG: -17. A machine that is off or suspended: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SaveScreenshot", handler = "Extension::VM_SaveScreenshot_Handler",
-     access = AuthUser, runs = Core, reply = SaveScreenshotReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = SaveScreenshotReply)]
 pub struct SaveScreenshot {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -44,7 +44,7 @@ pub struct SaveScreenshotReply {
 /// on: -8. Answered when the keys are queued, before the guest has seen them.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SendKeys", handler = "Extension::VM_SendKeys_Handler",
-     access = AuthUser, runs = Core, reply = ConfigReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = ConfigReply)]
 pub struct SendKeys {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -62,7 +62,7 @@ pub struct SendKeys {
 /// reply begins later and `lost` says by how much. No such port: -10.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SerialRead", handler = "Extension::VM_SerialRead_Handler",
-     access = AuthUser, runs = Core, reply = SerialReadReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = SerialReadReply)]
 pub struct SerialRead {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -107,7 +107,7 @@ pub struct SerialReadReply {
 /// all within 5 seconds, `written` is smaller.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SerialWrite", handler = "Extension::VM_SerialWrite_Handler",
-     access = AuthUser, runs = Core, reply = SerialWriteReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = SerialWriteReply)]
 pub struct SerialWrite {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

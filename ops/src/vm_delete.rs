@@ -46,7 +46,7 @@ pub struct VmFile {
 /// Right on the .vmx: r. The machine need not be registered.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMDeleteInfo_DeleteVMInfo", handler = "VMDeleteInfo::DeleteVMInfo_Handler",
-     access = AuthUser, runs = Session, reply = DeleteInfoReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = DeleteInfoReply)]
 pub struct DeleteInfo {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -85,7 +85,7 @@ pub struct DeleteInfoReply {
 /// empty. When a file cannot be deleted the work stops; the machine stays unregistered.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMDeleteEdit_DeleteVM", handler = "VMDeleteEdit::DeleteVM_Handler",
-     access = AuthUser, runs = Core, reply = DeleteReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = DeleteReply)]
 pub struct Delete {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -10,7 +10,7 @@ use crate::value::ConfigPath;
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetState", handler = "Extension::VM_GetState_Handler",
-     access = AuthUser, runs = Core, reply = GetStateReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetStateReply)]
 pub struct GetState {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -36,7 +36,7 @@ pub struct GetStateReply {
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetProductInfo", handler = "Extension::VM_GetProductInfo_Handler",
-     access = AuthUser, runs = Core, reply = GetProductInfoReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetProductInfoReply)]
 pub struct GetProductInfo {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -75,7 +75,7 @@ pub struct GetProductInfoReply {
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetCapabilities", handler = "Extension::VM_GetCapabilities_Handler",
-     access = AuthUser, runs = Core, reply = GetCapabilitiesReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetCapabilitiesReply)]
 pub struct GetCapabilities {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -100,7 +100,7 @@ pub struct GetCapabilitiesReply {
 /// Right on the .vmx: r. A machine without a process: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetHeartbeat", handler = "Extension::VM_GetHeartbeat_Handler",
-     access = AuthUser, runs = Core, reply = GetHeartbeatReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetHeartbeatReply)]
 pub struct GetHeartbeat {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -121,7 +121,7 @@ pub struct GetHeartbeatReply {
 /// Right on the .vmx: r. A machine without a process: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetUptime", handler = "Extension::VM_GetUptime_Handler",
-     access = AuthUser, runs = Core, reply = GetUptimeReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetUptimeReply)]
 pub struct GetUptime {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -144,7 +144,7 @@ pub struct GetUptimeReply {
 /// Right on the .vmx: r. A machine without a process: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetToolsLastActive", handler = "Extension::VM_GetToolsLastActive_Handler",
-     access = AuthUser, runs = Core, reply = GetToolsLastActiveReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetToolsLastActiveReply)]
 pub struct GetToolsLastActive {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -166,7 +166,7 @@ pub struct GetToolsLastActiveReply {
 /// Right on the .vmx: r. None while it is off.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetRemoteConnections", handler = "Extension::VM_GetRemoteConnections_Handler",
-     access = AuthUser, runs = Core, reply = GetRemoteConnectionsReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetRemoteConnectionsReply)]
 pub struct GetRemoteConnections {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -188,7 +188,7 @@ pub struct GetRemoteConnectionsReply {
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetRunAsUser", handler = "Extension::VM_GetRunAsUser_Handler",
-     access = AuthUser, runs = Core, reply = GetRunAsUserReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetRunAsUserReply)]
 pub struct GetRunAsUser {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

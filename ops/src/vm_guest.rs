@@ -10,7 +10,7 @@ use crate::vm_power::ConfigReply;
 /// Right on the .vmx: r. Of a machine that is off it is the value in the .vmx. Not set: -10.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetGuestInfo", handler = "Extension::VM_GetGuestInfo_Handler",
-     access = AuthUser, runs = Core, reply = GetGuestInfoReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetGuestInfoReply)]
 pub struct GetGuestInfo {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -36,7 +36,7 @@ pub struct GetGuestInfoReply {
 /// that: -22.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_SetGuestInfo", handler = "Extension::VM_SetGuestInfo_Handler",
-     access = AuthUser, runs = Core, reply = ConfigReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = ConfigReply)]
 pub struct SetGuestInfo {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -9,7 +9,7 @@ use crate::value::{ConfigPath, Time};
 ///
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
-#[op(name = "VM_INFO", handler = "Info::VM_Info_Handler", access = AuthUser, runs = Core, reply = InfoReply)]
+#[op(name = "VM_INFO", handler = "Info::VM_Info_Handler", access = AuthUser, runs = Core, effect = Reads, reply = InfoReply)]
 pub struct Info {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -107,7 +107,7 @@ pub struct Question {
 /// Right on the .vmx: r. A session that came by `CONNECT` is listed as `console`, one that sent `VM_INFO`
 /// with `connect` 1 as `api`.
 #[derive(Clone, Debug, PartialEq, Op)]
-#[op(name = "VM_Who", handler = "Who::VM_Who_Handler", access = AuthUser, runs = Core, reply = WhoReply)]
+#[op(name = "VM_Who", handler = "Who::VM_Who_Handler", access = AuthUser, runs = Core, effect = Reads, reply = WhoReply)]
 pub struct Who {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -10,7 +10,7 @@ use crate::value::ConfigPath;
 /// reply is sent. A machine that is registered already is error -20, something that is no machine -11.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMRegister", handler = "VMList::Register_Handler",
-     access = AuthUser, runs = Core, reply = RegisterReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = RegisterReply)]
 pub struct Register {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm", alias = "path")]
@@ -33,7 +33,7 @@ pub struct RegisterReply {
 /// directory takes its place. A machine that is not registered is error -11, one that runs -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMUnRegister", handler = "VMList::UnRegister_Handler",
-     access = AuthUser, runs = Core, reply = UnregisterReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = UnregisterReply)]
 pub struct Unregister {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm", alias = "path")]

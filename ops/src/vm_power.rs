@@ -80,7 +80,7 @@ pub struct PowerReply {
 /// raised on the way: -16, and the machine is `stuck`; answering the question continues the start.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Start", handler = "Extension::VM_Start_Handler",
-     access = AuthUser, runs = Core, reply = PowerReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = PowerReply)]
 pub struct Start {
     /// What to do.
     #[field(flat)]
@@ -93,7 +93,7 @@ pub struct Start {
 /// that is off or suspended: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Stop", handler = "Extension::VM_Stop_Handler",
-     access = AuthUser, runs = Core, reply = PowerReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = PowerReply)]
 pub struct Stop {
     /// What to do.
     #[field(flat)]
@@ -105,7 +105,7 @@ pub struct Stop {
 /// Right on the .vmx: rx. A machine that is off or suspended: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Reset", handler = "Extension::VM_Reset_Handler",
-     access = AuthUser, runs = Core, reply = PowerReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = PowerReply)]
 pub struct Reset {
     /// What to do.
     #[field(flat)]
@@ -117,7 +117,7 @@ pub struct Reset {
 /// Right on the .vmx: rx. A machine that is off or suspended: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Suspend", handler = "Extension::VM_Suspend_Handler",
-     access = AuthUser, runs = Core, reply = PowerReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = PowerReply)]
 pub struct Suspend {
     /// What to do.
     #[field(flat)]
@@ -129,7 +129,7 @@ pub struct Suspend {
 /// Right on the .vmx: rx. One that does already is left as it is, which is no failure.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Pause", handler = "Extension::VM_Pause_Handler",
-     access = AuthUser, runs = Core, reply = StateReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = StateReply)]
 pub struct Pause {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -141,7 +141,7 @@ pub struct Pause {
 /// Right on the .vmx: rx. One that is not paused is left as it is, which is no failure.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_Resume", handler = "Extension::VM_Resume_Handler",
-     access = AuthUser, runs = Core, reply = StateReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = StateReply)]
 pub struct Resume {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

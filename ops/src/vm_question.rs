@@ -11,7 +11,7 @@ use crate::vm_power::StateReply;
 /// Right on the .vmx: r. Nothing, and success, when it wants to know nothing.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_GetQuestion", handler = "Extension::VM_GetQuestion_Handler",
-     access = AuthUser, runs = Core, reply = GetQuestionReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetQuestionReply)]
 pub struct GetQuestion {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -32,7 +32,7 @@ pub struct GetQuestionReply {
 /// Right on the .vmx: rx. Another question, or no such choice: -3. No question: -8.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_AnswerQuestion", handler = "Extension::VM_AnswerQuestion_Handler",
-     access = AuthUser, runs = Core, reply = StateReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = StateReply)]
 pub struct AnswerQuestion {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -49,7 +49,7 @@ pub struct AnswerQuestion {
 /// Right on the .vmx: rx. No such device: -10. A machine that is off: -8. A fixed disk: -17.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_DeviceConnect", handler = "Extension::VM_DeviceConnect_Handler",
-     access = AuthUser, runs = Core, reply = DeviceReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = DeviceReply)]
 pub struct DeviceConnect {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -63,7 +63,7 @@ pub struct DeviceConnect {
 /// Right on the .vmx: rx. No such device: -10. A machine that is off: -8. A fixed disk: -17.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_DeviceDisconnect", handler = "Extension::VM_DeviceDisconnect_Handler",
-     access = AuthUser, runs = Core, reply = DeviceReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = DeviceReply)]
 pub struct DeviceDisconnect {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -77,7 +77,7 @@ pub struct DeviceDisconnect {
 /// Right on the .vmx: r. No such device: -10. Nothing is plugged in while the machine is off.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_DeviceIsConnected", handler = "Extension::VM_DeviceIsConnected_Handler",
-     access = AuthUser, runs = Core, reply = DeviceReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = DeviceReply)]
 pub struct DeviceIsConnected {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -10,7 +10,7 @@ use crate::value::{ConfigPath, Time};
 /// Right on the .vmx: rx. Independent disks are left out.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_CreateSnapshot", handler = "Extension::VM_CreateSnapshot_Handler",
-     access = AuthUser, runs = Core, reply = CreateSnapshotReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = CreateSnapshotReply)]
 pub struct CreateSnapshot {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -55,7 +55,7 @@ pub struct CreateSnapshotReply {
 /// off. No snapshot: -999 `No snapshot`.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_RevertToSnapshot", handler = "Extension::VM_RevertToSnapshot_Handler",
-     access = AuthUser, runs = Core, reply = RevertReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = RevertReply)]
 pub struct RevertToSnapshot {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -88,7 +88,7 @@ pub struct RevertReply {
 /// Right on the .vmx: rx. None is no failure.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_RemoveAllSnapshots", handler = "Extension::VM_RemoveAllSnapshots_Handler",
-     access = AuthUser, runs = Core, reply = RemoveAllSnapshotsReply)]
+     access = AuthUser, runs = Core, effect = Changes, reply = RemoveAllSnapshotsReply)]
 pub struct RemoveAllSnapshots {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]
@@ -113,7 +113,7 @@ pub struct RemoveAllSnapshotsReply {
 /// Right on the .vmx: r.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VM_HasSnapshot", handler = "Extension::VM_HasSnapshot_Handler",
-     access = AuthUser, runs = Core, reply = HasSnapshotReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = HasSnapshotReply)]
 pub struct HasSnapshot {
     /// Path of the machine's .vmx.
     #[field(alias = "cfg", alias = "vm")]

@@ -11,7 +11,7 @@ use crate::value::HostPath;
 /// Only machines that the caller may read are listed, sorted by bytes.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetConnectedVMList", handler = "GetConnectedVMList_Handler",
-     access = AuthUser, runs = Core, reply = GetConnectedVmListReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetConnectedVmListReply)]
 pub struct GetConnectedVmList {}
 
 /// The machines with a process.
@@ -28,7 +28,7 @@ pub struct GetConnectedVmListReply {
 /// added follow, each marked as an extension.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetOperationTable", handler = "GetOperationTable_Handler",
-     access = AuthUser, runs = Session, reply = GetOperationTableReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetOperationTableReply)]
 pub struct GetOperationTable {
     /// Whether each row also carries its summary, its parameters and the fields of its reply.
     #[field(default = "0")]
@@ -147,7 +147,7 @@ impl FieldInfo {
 /// Tells which product this server presents itself as, and what it really is.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetProductInfo", handler = "GetProductInfo_Handler",
-     access = AuthUser, runs = Session, reply = GetProductInfoReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = GetProductInfoReply)]
 pub struct GetProductInfo {}
 
 /// The product and its implementation.
@@ -206,7 +206,7 @@ impl GetProductInfoReply {
 /// The count covers all users and includes this request.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_GetRequestCount", handler = "GetRequestCount_Handler",
-     access = AuthUser, runs = Core, reply = GetRequestCountReply)]
+     access = AuthUser, runs = Core, effect = Reads, reply = GetRequestCountReply)]
 pub struct GetRequestCount {}
 
 /// The number of requests.
@@ -222,7 +222,7 @@ pub struct GetRequestCountReply {
 /// names.
 #[derive(Clone, Debug, PartialEq, Op)]
 #[op(name = "VMServerd_IsAdminUser", handler = "IsAdminUser_Handler",
-     access = AuthUser, runs = Session, reply = IsAdminUserReply)]
+     access = AuthUser, runs = Session, effect = Reads, reply = IsAdminUserReply)]
 pub struct IsAdminUser {}
 
 /// The caller.

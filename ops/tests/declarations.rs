@@ -32,7 +32,7 @@ struct Ownership {
 ///
 /// Second paragraph.
 #[derive(Debug, PartialEq, Op)]
-#[op(name = "Many", handler = "Extension::Many_Handler", access = RootOnly, runs = Task, reply = ManyReply)]
+#[op(name = "Many", handler = "Extension::Many_Handler", access = RootOnly, runs = Task, effect = Reads, reply = ManyReply)]
 struct Many {
     /// A file.
     #[field(alias = "path", alias = "f")]

@@ -80,6 +80,8 @@ link::messages! {
             root: String,
             /// `serverd.eventlog.dir`, below the root.
             event_logs: String,
+            /// Number of `audit.level`: which operations to tell by [`ToCore::Did`].
+            audit: u8,
         } with 2..=2,
         /// A session; the descriptor is the caller's socket.
         2 = Session {
@@ -211,6 +213,21 @@ link::messages! {
             number: u64,
             /// Why not; absent when he may.
             declined: Option<Declined>,
+        },
+        /// An operation was answered; for the audit.
+        10 = Did {
+            /// The core's number for the session.
+            session: u64,
+            /// Number of the request in this process.
+            request: u64,
+            /// Index of the operation in the table; its length for none of it.
+            op: u32,
+            /// Number of the error; 0 for none.
+            code: i32,
+            /// Path of the .vmx that it was about.
+            machine: Option<String>,
+            /// Other paths.
+            paths: Vec<String>,
         },
         /// Answer to [`ToSession::Uses`].
         40 = Used {
@@ -473,6 +490,8 @@ wire_struct! {
         pub start: i64,
         /// Unix seconds; 0 while it runs.
         pub end: i64,
+        /// Seconds that it has run so far, or ran; set whenever somebody asks. No clock that is set counts.
+        pub seconds: i64,
     }
 }
 

@@ -14,7 +14,7 @@
 //!   the caller's socket, handed over: nobody copies bytes in between
 //! ```
 //!
-//! Both are this one program. [`core`] is what `vmserverd` starts as; it executes itself again with
+//! A third one, [`metrics`], tells figures about both to whoever asks. All are this one program. [`core`] is what `vmserverd` starts as; it executes itself again with
 //! the argument `session` for every identity that has sessions. What the two say to each other is in
 //! [`channel`]. The core parses nothing that a caller wrote, and believes nothing that a session
 //! process says about who it is: it knows that from having started it.
@@ -31,6 +31,7 @@ pub mod channel;
 pub mod core;
 pub mod figures;
 pub mod log;
+pub mod metrics;
 pub mod session;
 mod sys;
 
@@ -65,6 +66,9 @@ enum Role {
     /// Becomes the process of a machine; started by the core only.
     #[command(hide = true)]
     Machine,
+    /// Tells figures to whoever asks; started by the core only.
+    #[command(hide = true)]
+    Metrics,
     /// Looks how this host runs guests; started by the core only.
     #[command(hide = true)]
     Probe,
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.role {
         Some(Role::Session) => session::main(),
         Some(Role::Machine) => core::machines::launch::main(),
+        Some(Role::Metrics) => metrics::main(),
         Some(Role::Probe) => core::probe::main(),
         None => core::main(arguments.root.as_deref(), arguments.die_with_parent),
     };

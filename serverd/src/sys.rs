@@ -1,8 +1,7 @@
 //! The only unsafe code of this room.
 //!
-//! Three things that the safe wrappers we use do not offer: closing every descriptor above a number,
-//! sharing atomic counters with another process, and registering a descriptor of any kind with the
-//! reactor.
+//! Three things that the safe wrappers we use do not offer: closing every descriptor above a number, sharing
+//! atomic counters with another process, and giving free memory back.
 
 #![allow(unsafe_code)]
 
@@ -11,8 +10,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Bytes of the page in which the core publishes numbers.
 pub(crate) const NEWS_BYTES: usize = 4096;
@@ -80,21 +77,19 @@ fn map(file: &OwnedFd, protection: ProtFlags, words: usize) -> io::Result<&'stat
     Ok(unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), words) })
 }
 
-/// Registers a descriptor with the reactor of the current runtime.
-///
-/// # Errors
-/// As `epoll_ctl(2)`.
-pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // JUSTIFICATION: sessions come as TCP and as unix sockets; one type serves both, and leaves out
-    // the interest in writability that would wake the process whenever a client has read.
-    // SAFETY: the AsyncFd owns the descriptor, so it stays open and the same until both are dropped.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+/// Gives free memory back to the system.
+pub(crate) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // JUSTIFICATION: the allocator keeps what a rare piece of work has used, for as long as the process lives.
+    // SAFETY: may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -109,14 +104,5 @@ mod tests {
         assert_eq!(u64::from_ne_bytes(bytes), 7);
         let small = tempfile::tempfile().unwrap();
         assert!(map_counter(&OwnedFd::from(small), 2).is_err());
-    }
-
-    #[tokio::test]
-    async fn any_socket_can_be_registered() {
-        let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        a.set_nonblocking(true).unwrap();
-        let number = a.as_raw_fd();
-        let registered = register(a.into(), Interest::READABLE).unwrap();
-        assert_eq!(registered.get_ref().as_raw_fd(), number);
     }
 }

@@ -1,6 +1,10 @@
 //! An exec session: documents out, documents in.
 
-use crate::client::{Client, End};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::client::{Client, End, Tap};
 
 /// What every successful reply starts with, up to the value of the return code.
 pub const PREFIX: &str = "<exec><product id=\"GSX\"><title>VMware Server</title>\
@@ -17,6 +21,19 @@ impl Exec {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Exec { client }
+    }
+
+    /// A session of the test's own user over a unix socket, if one is served there just now.
+    #[must_use]
+    pub fn try_unix(socket: &Path) -> Option<Self> {
+        let stream = UnixStream::connect(socket).ok()?;
+        let mut client = Client::new(Tap::Unix(stream)).patience(Duration::from_secs(10));
+        client.try_line().ok().filter(|line| line.starts_with("220 "))?;
+        for (command, start) in [("LOCAL\r\n", "230 "), ("GLOBAL server\r\n", "200 ")] {
+            client.try_send(command).ok()?;
+            client.try_line().ok().filter(|line| line.starts_with(start))?;
+        }
+        Some(Exec::new(client))
     }
 
     /// The connection beneath.
@@ -80,7 +97,7 @@ pub fn request(name: &str, arguments: &str) -> String {
 
 /// The arguments of `FileManager_MakeDir` for one directory.
 #[must_use]
-pub fn make_dir(path: &std::path::Path) -> String {
+pub fn make_dir(path: &Path) -> String {
     format!("<directories><directory>{}</directory></directories>", path.display())
 }
 

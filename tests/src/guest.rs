@@ -94,6 +94,64 @@ pub fn counter() -> Vec<u8> {
     image(sector)
 }
 
+/// A floppy image with a boot sector that says `>` on the first serial port, and then looks at the processor's
+/// time stamp without a break. Sent `m`, it says the longest gap between two looks since it last said so; sent
+/// anything else, the time: eight characters of four bits, `0` to `?`, and a line feed, in units of 1024 cycles.
+#[must_use]
+pub fn heartbeat() -> Vec<u8> {
+    let code: &[u8] = &[
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xfa, // cli
+        0x66, 0x31, 0xed, // xor ebp, ebp
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xb0, 0x3e, // mov al, 0x3e
+        0xee, // out dx, al
+        // again:
+        0x0f, 0x31, // rdtsc
+        0x66, 0x0f, 0xac, 0xd0, 0x0a, // shrd eax, edx, 0xa
+        0x66, 0x89, 0xc6, // mov esi, eax
+        // next:
+        0x0f, 0x31, // rdtsc
+        0x66, 0x0f, 0xac, 0xd0, 0x0a, // shrd eax, edx, 0xa
+        0x66, 0x89, 0xc3, // mov ebx, eax
+        0x66, 0x29, 0xf0, // sub eax, esi
+        0x66, 0x89, 0xde, // mov esi, ebx
+        0x66, 0x39, 0xe8, // cmp eax, ebp
+        0x76, 0x03, // jbe poll
+        0x66, 0x89, 0xc5, // mov ebp, eax
+        // poll:
+        0xba, 0xfd, 0x03, // mov dx, 0x3fd
+        0xec, // in al, dx
+        0xa8, 0x01, // test al, 0x1
+        0x74, 0xe0, // je next
+        0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xec, // in al, dx
+        0x3c, 0x6d, // cmp al, 0x6d
+        0x66, 0x89, 0xd8, // mov eax, ebx
+        0x75, 0x06, // jne print
+        0x66, 0x89, 0xe8, // mov eax, ebp
+        0x66, 0x31, 0xed, // xor ebp, ebp
+        // print:
+        0xb9, 0x08, 0x00, // mov cx, 0x8
+        // digit:
+        0x66, 0xc1, 0xc0, 0x04, // rol eax, 0x4
+        0x50, // push ax
+        0x24, 0x0f, // and al, 0xf
+        0x04, 0x30, // add al, 0x30
+        0xee, // out dx, al
+        0x58, // pop ax
+        0xe2, 0xf3, // loop digit
+        0xb0, 0x0a, // mov al, 0xa
+        0xee, // out dx, al
+        0xeb, 0xb0, // jmp again
+    ];
+    let mut sector = code.to_vec();
+    sector.resize(510, 0);
+    sector.extend_from_slice(&[0x55, 0xaa]);
+    image(sector)
+}
+
 /// A floppy image with a boot sector that says `>` on the first serial port, and for every byte that it is
 /// sent writes itself to the first hard disk, at sector 0, 128, 256 …, and says `W`, or `E` for an error.
 #[must_use]

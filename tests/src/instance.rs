@@ -28,6 +28,7 @@ pub struct Setup {
     owner: Option<(u32, u32)>,
     ports: Option<(u16, u16)>,
     descriptors: Option<u32>,
+    programs: Option<PathBuf>,
 }
 
 impl Setup {
@@ -78,6 +79,13 @@ impl Setup {
         self
     }
 
+    /// With the programs of a directory of the test's own; see [`copy_programs`].
+    #[must_use]
+    pub fn programs(mut self, directory: &Path) -> Self {
+        self.programs = Some(directory.to_owned());
+        self
+    }
+
     /// With at most so many descriptors in each process.
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
@@ -125,7 +133,7 @@ impl Setup {
             config.set(key, value);
         }
         config.store(&layout.product_config(), 0o644).expect("writable");
-        let mut bin_dir = programs::directory().to_owned();
+        let mut bin_dir = self.programs.clone().unwrap_or_else(|| programs::directory().to_owned());
         let mut command = if let Some((uid, gid)) = self.owner {
             give(&base.path, uid, gid);
             bin_dir = base.path.join("bin");
@@ -333,6 +341,23 @@ impl Instance {
         self.unix().local().server()
     }
 
+    /// An exec session over the unix socket, if the instance serves one just now.
+    #[must_use]
+    pub fn try_exec(&self) -> Option<Exec> {
+        Exec::try_unix(&self.socket())
+    }
+
+    /// Waits until the instance serves new callers.
+    #[must_use]
+    pub fn serves(&self) -> Exec {
+        eventually("a new login works", || {
+            let mut exec = self.try_exec()?;
+            exec.send(crate::exec::request("inc", "<number>1</number>"));
+            exec.try_reply().ok().filter(|reply| reply.ok() && reply.out("number") == "2")?;
+            Some(exec)
+        })
+    }
+
     /// Sends SIGTERM without waiting.
     pub fn ask_to_end(&self) {
         process::signal(self.pid(), Signal::TERM);
@@ -358,7 +383,7 @@ impl Instance {
     pub fn public_copy(&self, program: &Path) -> PathBuf {
         let path = self.base.path.join(program.file_name().expect("a program"));
         if !path.exists() {
-            std::fs::copy(program, &path).expect("room in /tmp");
+            programs::copy(program, &path);
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("our copy");
         }
         path
@@ -411,12 +436,16 @@ fn give(path: &Path, uid: u32, gid: u32) {
     }
 }
 
-fn copy_programs(directory: &Path) {
+/// Copies the programs of an instance to a directory of a test's own.
+///
+/// # Panics
+/// When there is no room.
+pub fn copy_programs(directory: &Path) {
     std::fs::create_dir_all(directory).expect("a directory in /tmp");
     for name in ["xtask", "vmserverd", "vmware-authd", "vmx"] {
         let copy = directory.join(name);
         if !copy.exists() {
-            std::fs::copy(programs::directory().join(name), &copy).expect("a built program");
+            programs::copy(&programs::directory().join(name), &copy);
         }
     }
 }

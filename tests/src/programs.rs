@@ -46,3 +46,15 @@ fn build() -> PathBuf {
     assert!(child.wait().expect("cargo ends").success(), "the daemons do not build");
     directory.expect("cargo names the binaries")
 }
+
+/// Copies a program to where it is started from.
+///
+/// By a process of its own: a file that this one has open for writing is passed on to whatever another thread starts
+/// at that moment, and nobody can run it until that has closed it.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy(program: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status().expect("cp starts");
+    assert!(copied.success(), "cp {} {}: {copied}", program.display(), to.display());
+}

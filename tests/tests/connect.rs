@@ -223,7 +223,7 @@ fn requests_are_counted_by_operation_and_result() {
         "vmserverd_requests_total{op=\"inc\",result=\"failed\"} 1",
         "vmserverd_requests_total{op=\"none\",result=\"failed\"} 1",
         "vmserverd_request_duration_seconds_count{op=\"inc\"} 6",
-        "vmserverd_request_duration_seconds_bucket{op=\"inc\",le=\"+Inf\"} 6",
+        "vmserverd_request_duration_seconds_bucket{le=\"+Inf\",op=\"inc\"} 6",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }

@@ -5,39 +5,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use tests::exec::{Exec, Reply};
-use tests::{Instance, Setup, eventually, need_root, process};
-
-fn element(name: &str, path: &Path) -> String {
-    format!("<{name}>{}</{name}>", path.display())
-}
-
-fn status(exec: &mut Exec, task: &str) -> Reply {
-    exec.op("TaskManager_StatusOfTask", &format!("<taskId>{task}</taskId>"))
-}
-
-fn field(reply: &Reply, name: &str) -> String {
-    reply.all(name).first().cloned().unwrap_or_else(|| panic!("no {name} in {}", reply.text))
-}
-
-fn number(reply: &Reply, name: &str) -> u64 {
-    field(reply, name).parse().unwrap_or_else(|_| panic!("{}", reply.text))
-}
-
-/// Starts a copy that must become a task.
-fn begin(exec: &mut Exec, from: &Path, to: &Path) -> String {
-    let arguments = element("file", from) + &element("destination", to) + "<recursive>1</recursive>";
-    let task = exec.op("FileManager_FileCopy", &arguments).out("taskId");
-    assert_ne!(task, "0");
-    task
-}
-
-fn wait(exec: &mut Exec, task: &str) -> Reply {
-    eventually("the task ends", || {
-        let now = status(exec, task);
-        (field(&now, "state") != "running").then_some(now)
-    })
-}
+use tests::Setup;
+use tests::tasks::{begin, dense, element, field, half_way, names, number, status, tree, wait};
 
 /// 4 GiB with 64 MiB of data scattered over it.
 fn sparse(path: &Path) {
@@ -48,15 +17,6 @@ fn sparse(path: &Path) {
         file.write_all_at(&piece, number * (64 << 20)).unwrap();
     }
     file.sync_all().unwrap();
-}
-
-/// A file of so many MiB of data.
-fn dense(path: &Path, mebibytes: u64) {
-    let file = fs::File::create(path).unwrap();
-    let piece = vec![3; 1 << 20];
-    for number in 0..mebibytes {
-        file.write_all_at(&piece, number << 20).unwrap();
-    }
 }
 
 #[test]
@@ -86,37 +46,6 @@ fn a_sparse_disk_is_copied_with_its_holes() {
     assert!(piece[0] == 0 && piece[1] == 7 && piece[1 << 20] == 7 && piece[(1 << 20) + 1] == 0);
 }
 
-/// Waits until some of a task is done, and not all of it.
-fn half_way(exec: &mut Exec, task: &str) -> u64 {
-    eventually("the task is half way", || {
-        let now = status(exec, task);
-        assert_eq!(field(&now, "state"), "running", "too fast to be stopped: {}", now.text);
-        let done = number(&now, "bytesDone");
-        (done > 0).then_some(done)
-    })
-}
-
-fn names(place: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(place)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
-/// A tree that takes a while, in a place of its own.
-fn tree(instance: &Instance) -> std::path::PathBuf {
-    let place = instance.public_directory("disks");
-    fs::create_dir_all(place.join("tree/sub")).unwrap();
-    dense(&place.join("tree/sub/disk"), 1024);
-    for number in 0..3 {
-        fs::hard_link(place.join("tree/sub/disk"), place.join(format!("tree/again{number}"))).unwrap();
-    }
-    place
-}
-
 #[test]
 fn progress_goes_up_and_a_stop_leaves_nothing() {
     let instance = Setup::new().start();
@@ -137,28 +66,6 @@ fn progress_goes_up_and_a_stop_leaves_nothing() {
         assert_eq!(names(&place), ["tree"], "a stop leaves nothing");
         let end = wait(&mut exec, &task);
         assert!(number(&end, "bytesDone") < number(&end, "bytesTotal"), "{}", end.text);
-    }
-}
-
-/// F4: the process that copies is killed.
-#[test]
-fn a_killed_session_process_leaves_nothing_and_a_failed_task() {
-    if !need_root("killing the session process of a user") {
-        return;
-    }
-    let instance = Setup::new().start();
-    let place = tree(&instance);
-    for from in ["tree", "tree/sub/disk"] {
-        let mut exec = instance.exec();
-        let task = begin(&mut exec, &place.join(from), &place.join("copy"));
-        let _ = half_way(&mut exec, &task);
-        process::kill(instance.session_of(0));
-        // The user's next operation works, and the task has failed.
-        let mut exec = instance.exec();
-        assert_eq!(exec.inc(1), 2);
-        let end = wait(&mut exec, &task);
-        assert_eq!(field(&end, "state"), "failed", "{}", end.text);
-        eventually("what was half written is gone", || (names(&place) == ["tree"]).then_some(()));
     }
 }
 

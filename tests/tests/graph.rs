@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vmcontrol", &["ops", "vmcontrol-client"]),
     ("vmcontrol-client", &["ops"]),
     ("vmware-cmd", &["link", "ops", "vmcontrol-client"]),
-    ("xtask", &["link", "ops"]),
+    ("xtask", &["link", "ops", "serverd"]),
 ];
 
 fn metadata() -> serde_json::Value {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use tests::client::{Client, End, TLS_BANNER};
-use tests::{Setup, eventually, need_root};
+use tests::{Setup, eventually};
 
 const TOO_MANY: &str = "421 Too many connections.";
 
@@ -224,27 +224,4 @@ fn the_delay_does_not_count_towards_the_deadline() {
         assert_eq!(client.try_login("x", ""), "530 Login incorrect.");
     }
     assert_eq!(client.line(), "421 Login timed out.");
-}
-
-#[test]
-fn a_flood_of_connections_leaves_sessions_alone() {
-    if !need_root("descriptors after a flood of connections") {
-        return;
-    }
-    let instance = Setup::new().tls().plain().start();
-    let mut session = instance.tcp().local().server();
-    let before = tests::process::descriptors(instance.net()).len();
-    for round in 0..40u8 {
-        for host in 0..50u8 {
-            let source = Ipv4Addr::new(127, 6, round, host);
-            let port = if host % 2 == 0 { instance.plain } else { instance.tls };
-            drop(tests::client::connect_from(source, port).expect("accepted by the kernel"));
-        }
-        assert_eq!(session.inc(i64::from(round)), i64::from(round) + 1);
-    }
-    let net = instance.net();
-    eventually("the gateway closes what its callers have closed", || {
-        (tests::process::descriptors(net).len() <= before + 2).then_some(())
-    });
-    assert_eq!(instance.tcp().local().server().inc(1), 2);
 }

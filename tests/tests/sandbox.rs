@@ -100,13 +100,19 @@ fn modes_of_what_is_created() {
     assert_eq!(mode(layout.authd_socket().parent().unwrap()), 0o755);
     assert_eq!(mode(&layout.ssl_directory().join("rui.crt")), 0o444);
     assert_eq!(mode(&layout.ssl_directory().join("rui.key")), 0o400);
+    tests::eventually("the socket of figures", || layout.metrics_socket().exists().then_some(()));
+    tests::eventually("its mode", || (mode(&layout.metrics_socket()) == 0o666).then_some(()));
+    // Who did what is nobody's business but the administrator's.
+    let audit = mode(&layout.audit_log());
+    assert!(audit == 0o600 || audit == 0o640, "{audit:o}");
     // Where everybody may make machines, and nobody can remove another's.
     let machines = layout.path(link::layout::VM_DIRECTORY);
     assert_eq!(mode(&machines), 0o1777);
     // Nothing else in the instance is set-uid, set-gid, or writable by everybody, sockets for callers apart.
     check(layout.root(), &|path, mode| {
         assert_eq!(mode & 0o6000, 0, "{path:?}");
-        let meant = path == layout.authd_socket() || path == machines;
+        let meant =
+            [layout.authd_socket(), layout.metrics_socket(), machines.clone()].contains(&path.to_owned());
         assert!(mode & 0o002 == 0 || meant, "{path:?} is writable by everybody");
     });
 }

@@ -818,7 +818,7 @@ fn doctor(cmd: &Caller, instance: &Instance) {
         let found = checks.into_iter().find(|check| check["check"] == name);
         found.unwrap_or_else(|| panic!("no check {name}: {document}"))
     };
-    for name in ["config", "settings", "socket", "vmdir", "vm-list", "connection", "descriptors"] {
+    for name in ["config", "settings", "socket", "vmdir", "vm-list", "connection", "descriptors", "figures"] {
         let found = verdict(name);
         assert_ne!(found["verdict"], "fail", "{found}");
     }

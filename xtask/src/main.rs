@@ -16,6 +16,7 @@
 mod bench;
 mod check;
 mod deb;
+mod faults;
 mod fuzz;
 mod r#gen;
 mod instance;
@@ -51,8 +52,10 @@ enum Command {
     Test(test::Arguments),
     /// Run fuzz targets for a bounded time
     Fuzz(fuzz::Arguments),
-    /// Measure the figures of docs/performance.md beside a peer and a bound
+    /// Measure the figures of docs/performance/ beside a peer and a bound
     Bench(bench::Arguments),
+    /// Run the fault tests at full length and write docs/reliability.md
+    Faults(faults::Arguments),
     /// Write docs/operations and the fuzz dictionary from the operation table
     Gen(r#gen::Arguments),
     /// Build the Debian packages
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::main(&arguments),
         Command::Fuzz(arguments) => fuzz::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
+        Command::Faults(arguments) => faults::main(&arguments),
         Command::Gen(arguments) => r#gen::main(&arguments),
         Command::Deb(arguments) => deb::main(&arguments),
         Command::Check => check::main(),

@@ -1,6 +1,8 @@
 //! The repository and its cargo.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,6 +77,65 @@ pub fn cargo(arguments: &[&str]) -> Command {
         }
     }
     command
+}
+
+/// Where commands run that only need a processor.
+#[derive(Debug)]
+pub struct Runner {
+    /// What the commands said, when nobody should see it while it comes.
+    said: Option<RefCell<String>>,
+}
+
+impl Runner {
+    /// As they are called, and speaking for themselves.
+    pub fn in_front() -> Self {
+        Runner { said: None }
+    }
+
+    /// Beside something that is timed: at idle priority where there is `chrt`, and what they say is kept.
+    pub fn in_shadow() -> Self {
+        Runner { said: Some(RefCell::default()) }
+    }
+
+    /// What the commands in the shadow had to say.
+    pub fn said(self) -> String {
+        self.said.map(RefCell::into_inner).unwrap_or_default()
+    }
+
+    /// Runs a command; `what` names it.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails.
+    pub fn run(&self, mut command: Command, what: &str) -> Result<()> {
+        let Some(said) = &self.said else {
+            eprintln!("xtask: {what}");
+            return run(&mut command, what);
+        };
+        let mut command = if installed("chrt") { idle(&command) } else { command };
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("cannot run {what}: {error}"))?;
+        let mut said = said.borrow_mut();
+        let _ = writeln!(said, "xtask: {what}");
+        said.push_str(&String::from_utf8_lossy(&output.stdout));
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        if output.status.success() { Ok(()) } else { Err(format!("{what} failed ({})", output.status)) }
+    }
+}
+
+/// The same command, run only when nobody else wants the processor.
+fn idle(command: &Command) -> Command {
+    let mut idle = Command::new("chrt");
+    idle.args(["--idle", "0"]).arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        idle.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => idle.env(name, value),
+            None => idle.env_remove(name),
+        };
+    }
+    idle
 }
 
 /// Runs a command that speaks for itself on standard error.

@@ -26,7 +26,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
-use crate::source::{Ends, ends, unix_peer};
+use crate::source::{End, Ends};
 
 /// What was proven about a local caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +100,10 @@ pub enum Broken {
 /// # Errors
 /// The first rule that does not hold.
 pub fn prove(socket: impl AsFd, tcp_allowed: bool) -> Result<Peer, Broken> {
-    let peer = match ends(&socket) {
-        Some(ends) if tcp_allowed => prove_tcp(ends)?,
-        Some(_) => return Err(Broken::SwitchedOff),
-        None => {
-            let credentials = unix_peer(&socket).ok_or(Broken::Unknown)?;
-            Peer::Unix { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get() }
-        }
+    let peer = match End::of_socket(&socket).ok_or(Broken::Unknown)? {
+        End::Tcp(ends) if tcp_allowed => prove_tcp(ends)?,
+        End::Tcp(_) => return Err(Broken::SwitchedOff),
+        End::Unix(peer) => Peer::Unix { uid: peer.uid.as_raw(), pid: peer.pid.as_raw_nonzero().get() },
     };
     if peer.uid() == overflow_uid() { Err(Broken::Overflow(peer.uid())) } else { Ok(peer) }
 }
@@ -120,8 +117,8 @@ pub fn confirm(socket: impl AsFd, first: Peer) -> Result<(), Broken> {
         // Fixed by the kernel when the caller connected.
         Peer::Unix { .. } => Ok(()),
         Peer::Tcp { .. } => {
-            let again = ends(socket).map(prove_tcp).ok_or(Broken::Unknown)??;
-            if again == first { Ok(()) } else { Err(Broken::Changed) }
+            let Some(End::Tcp(ends)) = End::of_socket(socket) else { return Err(Broken::Unknown) };
+            if prove_tcp(ends)? == first { Ok(()) } else { Err(Broken::Changed) }
         }
     }
 }

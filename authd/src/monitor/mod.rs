@@ -22,22 +22,26 @@ pub mod local;
 pub mod security;
 pub mod settings;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use link::audit::{Audit, Kind, Origin, Outcome as Ending, Record};
 use link::channel::{Channel, Outbox, pair};
+use link::figures::{Logins, Tries};
 use link::gateway::{ToAuthd, ToServerd};
 use link::identity::{Account, Identity, Proof, for_log};
 use link::logfile::Sink;
+use link::page::Page;
 use link::{Layout, Settings};
 use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_seqpacket::UnixSeqpacketListener;
 
 use crate::messages::{FromMonitor, ToHelper, ToMonitor};
@@ -45,7 +49,7 @@ use crate::monitor::delays::Delays;
 use crate::monitor::helpers::{Helpers, Outcome};
 use crate::monitor::listeners::{Listener, Place};
 use crate::monitor::local::{Broken, Peer};
-use crate::source::{self, Source};
+use crate::source::{End, Source};
 
 /// How long the server may take to say whether it takes a session.
 const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +72,8 @@ enum Event {
     NetStart,
     /// A password was checked, or a uid looked up.
     Outcome(Attempt, Proven, Outcome),
+    /// PAM was asked, and so long it took from the password's arrival.
+    Checked(Duration),
     /// The delay of a failed login is over.
     Refuse(Attempt),
     /// A server connected to the link.
@@ -101,6 +107,36 @@ enum Proven {
     Local(Peer),
 }
 
+/// A way to log in.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Pass,
+    Unix,
+    Tcp,
+}
+
+impl Way {
+    fn of(proven: &Proven) -> Self {
+        match proven {
+            Proven::Password { .. } => Way::Pass,
+            Proven::Local(Peer::Unix { .. }) => Way::Unix,
+            Proven::Local(Peer::Tcp { .. }) => Way::Tcp,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        if matches!(self, Way::Pass) { "PASS" } else { "LOCAL" }
+    }
+
+    fn tries(self, logins: &mut Logins) -> &mut Tries {
+        match self {
+            Way::Pass => &mut logins.pass,
+            Way::Unix => &mut logins.unix,
+            Way::Tcp => &mut logins.tcp,
+        }
+    }
+}
+
 /// A connection that has tried to log in.
 struct Connection {
     /// The caller's socket, to which everything below belongs.
@@ -108,6 +144,8 @@ struct Connection {
     source: Source,
     /// Address for logs.
     shown: String,
+    /// The caller's port or process.
+    origin: u32,
     tls: bool,
     /// The latest try.
     serial: u64,
@@ -136,6 +174,8 @@ struct Reserved {
 struct Link {
     generation: u64,
     outbox: Outbox<ToServerd>,
+    /// Ends when the outbox is closed and empty.
+    writer: JoinHandle<io::Result<()>>,
 }
 
 /// The network child.
@@ -162,6 +202,10 @@ struct Monitor {
     sessions: HashMap<u64, u32>,
     /// When a reserved session is given up. All wait equally long, so the queue is in order.
     overdue: VecDeque<(Instant, u64)>,
+    /// What the server was asked about those sessions, for the one that comes after it.
+    unanswered: BTreeMap<u64, ToServerd>,
+    /// When there was a server last, or we were started.
+    link_lost: Instant,
     accounts: HashMap<u32, (Account, Instant)>,
     net: Option<Net>,
     link: Option<Link>,
@@ -170,7 +214,33 @@ struct Monitor {
     questions: security::Questions,
     serial: u64,
     ready: bool,
+    figures: Figures,
+    audit: Audit,
     events: mpsc::Sender<Event>,
+}
+
+/// What is published for monitoring.
+struct Figures {
+    logins: Logins,
+    /// Something was counted since it was published.
+    changed: bool,
+    page: Page,
+    /// The network child's.
+    front: Page,
+}
+
+impl Figures {
+    fn new() -> io::Result<Self> {
+        let mut page = Page::new("vmware-authd-logins")?;
+        page.publish(&Logins::default());
+        let front = Page::new("vmware-authd-front")?;
+        Ok(Figures { logins: Logins::default(), changed: false, page, front })
+    }
+
+    fn count(&mut self, count: impl FnOnce(&mut Logins)) {
+        count(&mut self.logins);
+        self.changed = true;
+    }
 }
 
 /// Runs the gateway until SIGTERM or SIGINT.
@@ -185,8 +255,9 @@ pub fn run(root: Option<&Path>, die_with_parent: bool) -> io::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let layout = Layout::new(root)?;
     layout.create_directories()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(layout))
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    link::reactor::run(&runtime, serve(layout))
 }
 
 /// A monitor in an unknown state must not go on: one event at a time is its only discipline.
@@ -204,6 +275,8 @@ async fn serve(layout: Layout) -> io::Result<()> {
     let inherited = listeners::inherited(loaded.tls, loaded.settings.authd.plain_port);
     let listeners =
         if inherited.is_empty() { listeners::open(loaded.places.clone(), Vec::new())? } else { inherited };
+    let audit = Audit::start(&layout.audit_log(), loaded.settings.audit.level, crate::IDENT)?;
+    audit.record(Record::new(Kind::Start, Ending::Ok));
     let link_socket = listen_for_server(&loaded.link)?;
     let (events, mut incoming) = mpsc::channel(QUEUE);
     let (base, limit) = settings::delays(&loaded.settings);
@@ -211,13 +284,15 @@ async fn serve(layout: Layout) -> io::Result<()> {
         config: settings::message(&loaded, &listeners),
         listeners,
         log,
-        net_user: net_user(&layout),
+        net_user: layout.privileged.then(|| layout.service_user()),
         helpers: Helpers::new(loaded.settings.authd.pam.workers as usize),
         delays: Delays::new(base, limit),
         settings: loaded.settings,
         connections: HashMap::new(),
         sessions: HashMap::new(),
         overdue: VecDeque::new(),
+        unanswered: BTreeMap::new(),
+        link_lost: Instant::now(),
         accounts: HashMap::new(),
         net: None,
         link: None,
@@ -225,6 +300,8 @@ async fn serve(layout: Layout) -> io::Result<()> {
         questions: security::Questions::default(),
         serial: 0,
         ready: false,
+        figures: Figures::new()?,
+        audit,
         events: events.clone(),
         layout,
     };
@@ -240,18 +317,16 @@ async fn serve(layout: Layout) -> io::Result<()> {
             None | Some(Event::Stop) => break,
             Some(event) => monitor.take(event),
         }
+        if std::mem::take(&mut monitor.figures.changed) {
+            monitor.figures.page.publish(&monitor.figures.logins);
+        }
     }
-    monitor.stop(&loaded.link).await;
+    monitor.begin_stop(&loaded.link);
+    let drained = tokio::time::timeout(STOP_PATIENCE, monitor.drain(&mut incoming)).await;
+    if drained.is_err() {
+        monitor.log("the network process did not end in time");
+    }
     Ok(())
-}
-
-/// The user the network child becomes: `vmserverd` if the package made it, else `nobody`.
-fn net_user(layout: &Layout) -> Option<(u32, u32)> {
-    if !layout.privileged {
-        return None;
-    }
-    let account = ["vmserverd", "nobody"].into_iter().find_map(uzers::get_user_by_name);
-    Some(account.map_or((65534, 65534), |user| (user.uid(), user.primary_group_id())))
 }
 
 fn listen_for_server(path: &Path) -> io::Result<UnixSeqpacketListener> {
@@ -269,7 +344,7 @@ async fn accept_links(mut listener: UnixSeqpacketListener, path: PathBuf, events
     loop {
         match listener.accept().await {
             Ok(socket) => {
-                let channel = Channel::from_socket(socket);
+                let Ok(channel) = Channel::from_socket(socket) else { continue };
                 let trusted = channel.peer_uid().is_ok_and(|uid| uid == 0 || uid == own);
                 if trusted && events.send(Event::LinkUp(channel)).await.is_err() {
                     return;
@@ -349,6 +424,10 @@ impl Monitor {
                 }
             }
             Event::Outcome(attempt, proven, outcome) => self.outcome(&attempt, &proven, outcome),
+            Event::Checked(took) => self.figures.count(|logins| {
+                logins.checked(took);
+                logins.checking = logins.checking.saturating_sub(1);
+            }),
             Event::Refuse(attempt) => self.verdict(&attempt, None),
             Event::LinkUp(channel) => self.link_up(channel),
             Event::Link(generation, message) if self.is_link(generation) => {
@@ -397,6 +476,7 @@ impl Monitor {
             fds.push(listener.socket.try_clone()?);
         }
         fds.push(self.log.as_fd().try_clone_to_owned()?);
+        fds.push(self.figures.front.writer()?);
         self.tell_net(self.config.clone(), fds);
         Ok(())
     }
@@ -452,6 +532,7 @@ impl Monitor {
                 let session = self.connections.remove(&connection).and_then(|gone| gone.session);
                 if let Some(Reserved { session, .. }) = session {
                     self.sessions.remove(&session);
+                    self.unanswered.remove(&session);
                     self.tell_server(ToServerd::Cancel { session }, Vec::new());
                 }
             }
@@ -480,14 +561,23 @@ impl Monitor {
         let socket = socket?;
         let serial = self.next_serial();
         let attempt = Attempt { connection: number, serial, arrived: Instant::now() };
-        let Some(source) = Source::of_socket(&socket) else {
+        let Some(end) = End::of_socket(&socket) else {
             // The caller has gone; the child will find out.
             self.tell_net(FromMonitor::Verdict { connection: number, user: None }, Vec::new());
             return None;
         };
-        let shown = source::shown(&socket);
-        let connection =
-            Connection { socket, source, shown, tls, serial, login: None, session: None, machine: None };
+        let (source, shown, origin) = (end.source(), end.to_string(), end.origin());
+        let connection = Connection {
+            socket,
+            source,
+            shown,
+            origin,
+            tls,
+            serial,
+            login: None,
+            session: None,
+            machine: None,
+        };
         self.connections.insert(number, connection);
         Some(attempt)
     }
@@ -513,8 +603,10 @@ impl Monitor {
             remote_host: connection.shown.clone(),
         };
         let (helpers, events, source) = (self.helpers.clone(), self.events.clone(), connection.source);
+        self.figures.count(|logins| logins.checking += 1);
         tokio::spawn(async move {
             let outcome = helpers.check(source, question).await;
+            let _ = events.send(Event::Checked(attempt.arrived.elapsed())).await;
             let _ = events.send(Event::Outcome(attempt, proven, outcome)).await;
         });
     }
@@ -554,14 +646,21 @@ impl Monitor {
         let Some(connection) = self.connection(attempt) else {
             return;
         };
-        let (shown, tls) = (connection.shown.clone(), connection.tls);
+        let (shown, origin, tls) = (connection.shown.clone(), connection.origin, connection.tls);
         let Some(account) = account else {
             match proven {
                 Proven::Local(peer) => self.local_refused(attempt, Broken::NoAccount(peer.uid())),
                 Proven::Password { name } => {
                     let name = name.clone();
                     self.log(&format!("login failed from {shown} as {}", for_log(&name)));
-                    if note.contains("helper") || note.contains("no answer") {
+                    let nobody_said = note.contains("helper") || note.contains("no answer");
+                    let (outcome, detail) = if nobody_said {
+                        (Ending::Failed, note.clone())
+                    } else {
+                        (Ending::Refused, "wrong name or password".to_owned())
+                    };
+                    self.not_logged_in(attempt, Way::Pass, outcome, Some(&name), detail);
+                    if nobody_said {
                         self.log(&format!("password check of {} failed: {note}", for_log(&name)));
                     }
                     self.refuse_later(attempt, Some(&name));
@@ -570,6 +669,19 @@ impl Monitor {
             return;
         };
         let name = for_log(account.name.as_bytes());
+        let way = Way::of(proven);
+        self.figures.count(|logins| way.tries(logins).ok += 1);
+        let record = Record {
+            user: Some(account.name.clone()),
+            uid: Some(account.uid),
+            origin: Some(Origin::new(&shown, origin, tls, way.word())),
+            ..Record::new(Kind::Login, Ending::Ok)
+        };
+        if account.uid == 0 {
+            self.audit.record(record);
+        } else {
+            self.audit.ration(&account.uid.to_string(), record);
+        }
         let (proof, peer) = match proven {
             Proven::Password { .. } => (Proof::Pam, None),
             Proven::Local(peer @ Peer::Unix { pid, .. }) => {
@@ -590,17 +702,42 @@ impl Monitor {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let user = account.name.clone();
-        let identity = account.identity(proof, shown, tls, now);
+        let identity = account.identity(proof, (shown, origin), tls, now);
         if let Some(connection) = self.connections.get_mut(&attempt.connection) {
             connection.login = Some(Login { identity, peer, confirmed: proof != Proof::Tcp });
         }
         self.verdict(attempt, Some(user));
     }
 
+    /// Counts and records a try to log in that did not succeed. The name is what the caller said.
+    fn not_logged_in(
+        &mut self,
+        attempt: &Attempt,
+        way: Way,
+        outcome: Ending,
+        name: Option<&[u8]>,
+        detail: String,
+    ) {
+        self.figures.count(|logins| {
+            let tries = way.tries(logins);
+            *if outcome == Ending::Failed { &mut tries.failed } else { &mut tries.refused } += 1;
+        });
+        let Some(connection) = self.connection(attempt) else { return };
+        let record = Record {
+            user: name.map(|name| String::from_utf8_lossy(name).into_owned()),
+            origin: Some(Origin::new(&connection.shown, connection.origin, connection.tls, way.word())),
+            detail: Some(detail),
+            ..Record::new(Kind::Login, outcome)
+        };
+        self.audit.ration(&connection.shown, record);
+    }
+
     fn local_refused(&mut self, attempt: &Attempt, broken: Broken) {
         if let Some(connection) = self.connection(attempt) {
             let shown = connection.shown.clone();
+            let way = if shown == "unix" { Way::Unix } else { Way::Tcp };
             self.log(&format!("local login refused from {shown}: {broken}"));
+            self.not_logged_in(attempt, way, Ending::Refused, None, broken.to_string());
             self.refuse_later(attempt, None);
         }
     }
@@ -634,7 +771,15 @@ impl Monitor {
         }
         if let Some((shown, broken)) = refusal {
             self.log(&format!("local login refused from {shown}: {broken}"));
-            self.connections.remove(&number);
+            self.figures.count(|logins| logins.tcp.refused += 1);
+            if let Some(gone) = self.connections.remove(&number) {
+                let record = Record {
+                    origin: Some(Origin::new(&gone.shown, gone.origin, gone.tls, Way::Tcp.word())),
+                    detail: Some(broken.to_string()),
+                    ..Record::new(Kind::Login, Ending::Refused)
+                };
+                self.audit.ration(&gone.shown, record);
+            }
         }
         self.tell_net(FromMonitor::Confirmed { connection: number, same }, Vec::new());
     }
@@ -656,8 +801,16 @@ impl Monitor {
                 }
             })
         });
-        let asked = request.is_some_and(|request| self.tell_server(request, Vec::new()));
-        if asked {
+        let waits = request.is_some_and(|request| {
+            // A server that is about to come, or to come back, is worth a moment.
+            let waits = self.tell_server(request.clone(), Vec::new())
+                || (self.link.is_none() && self.link_lost.elapsed() < RESERVE_PATIENCE);
+            if waits {
+                self.unanswered.insert(serial, request);
+            }
+            waits
+        });
+        if waits {
             self.sessions.insert(serial, number);
             self.overdue.push_back((Instant::now() + RESERVE_PATIENCE, serial));
         } else {
@@ -684,6 +837,7 @@ impl Monitor {
 
     /// The server has answered about a session, or has not (`outcome` 1).
     fn reserved(&mut self, session: u64, outcome: u8) {
+        self.unanswered.remove(&session);
         let Some(number) = self.sessions.remove(&session) else {
             return;
         };
@@ -716,6 +870,7 @@ impl Monitor {
         };
         let name = for_log(login.identity.name.as_bytes());
         if self.tell_server(ToServerd::Session { session, identity: login.identity, early }, vec![end]) {
+            self.figures.count(|logins| logins.handed_over += 1);
             match machine {
                 None => self.log(&format!("session of {name} handed to serverd")),
                 Some(config) => {
@@ -740,14 +895,22 @@ impl Monitor {
         let generation = self.next_serial();
         let channel = Arc::new(channel);
         let outbox = Outbox::new(QUEUE);
-        tokio::spawn(outbox.clone().run(Arc::clone(&channel)));
+        let writer = tokio::spawn(outbox.clone().run(Arc::clone(&channel)));
         tokio::spawn(pump(
             channel,
             self.events.clone(),
             move |message, _| Event::Link(generation, message),
             Event::LinkGone(generation),
         ));
-        self.link = Some(Link { generation, outbox });
+        if let (Ok(logins), Ok(front)) = (self.figures.page.reader(), self.figures.front.reader()) {
+            let _ = outbox.push(ToServerd::Figures {}, vec![logins, front]);
+        }
+        self.link = Some(Link { generation, outbox, writer });
+        // What nobody, or the server before it, has answered.
+        self.unanswered.retain(|session, _| self.sessions.contains_key(session));
+        for request in self.unanswered.values() {
+            self.tell_server(request.clone(), Vec::new());
+        }
     }
 
     fn link_gone(&mut self) {
@@ -755,10 +918,8 @@ impl Monitor {
             return;
         };
         link.outbox.close();
-        let waiting: Vec<u64> = self.sessions.keys().copied().collect();
-        for session in waiting {
-            self.reserved(session, 1);
-        }
+        // Who waits for a place does so a little longer: a server that was restarted is soon back.
+        self.link_lost = Instant::now();
     }
 
     fn server_says(&mut self, generation: u64, message: ToAuthd) {
@@ -778,9 +939,13 @@ impl Monitor {
 
     /// Reads settings and certificate again. On an error everything stays as it was.
     fn reload(&mut self) {
+        let mut record = Record::new(Kind::Settings, Ending::Ok);
+        record.detail = Some("settings and certificate were read again".to_owned());
         if let Err(error) = self.try_reload() {
             self.log(&format!("the new settings are not used: {error}"));
+            (record.outcome, record.detail) = (Ending::Failed, Some(error.to_string()));
         }
+        self.audit.record(record);
     }
 
     fn try_reload(&mut self) -> io::Result<()> {
@@ -796,6 +961,10 @@ impl Monitor {
         if let Ok(log) = settings::open_log(&self.layout) {
             self.log = log;
         }
+        if loaded.settings.audit.level != self.audit.level() {
+            let level = loaded.settings.audit.level;
+            self.audit = Audit::start(&self.layout.audit_log(), level, crate::IDENT)?;
+        }
         self.config = settings::message(&loaded, &self.listeners);
         let (base, limit) = settings::delays(&loaded.settings);
         self.delays.configure(base, limit);
@@ -808,9 +977,11 @@ impl Monitor {
         Ok(())
     }
 
-    async fn stop(&mut self, link_path: &Path) {
+    /// Takes no new callers.
+    fn begin_stop(&mut self, link_path: &Path) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.log("stopping");
+        self.audit.record(Record::new(Kind::Stop, Ending::Ok));
         // The sockets' names first: a client that comes now shall see that nobody is there.
         let _ = std::fs::remove_file(link_path);
         for listener in self.listeners.drain(..) {
@@ -818,9 +989,31 @@ impl Monitor {
                 let _ = std::fs::remove_file(path);
             }
         }
+        self.tell_net(FromMonitor::Stop {}, Vec::new());
+    }
+
+    /// Answers those who are in the middle of a login, until the network child has ended and the server has
+    /// every session that was promised to it.
+    async fn drain(&mut self, incoming: &mut mpsc::Receiver<Event>) {
+        while self.net.is_some() {
+            let event = tokio::select! {
+                event = incoming.recv() => event,
+                session = self.next_overdue() => Some(Event::ReserveOver(session)),
+            };
+            match event {
+                None => break,
+                Some(Event::NetGone(generation)) if self.is_net(generation) => break,
+                // Once is enough, and a child that could not be started is not needed any more.
+                Some(Event::Stop | Event::NetStart | Event::Reload) => {}
+                Some(event) => self.take(event),
+            }
+        }
         if let Some(mut net) = self.net.take() {
-            let _ = net.outbox.push(FromMonitor::Stop {}, Vec::new());
-            let _ = tokio::time::timeout(STOP_PATIENCE, net.process.wait()).await;
+            let _ = net.process.wait().await;
+        }
+        if let Some(link) = self.link.take() {
+            link.outbox.close();
+            let _ = link.writer.await;
         }
     }
 }

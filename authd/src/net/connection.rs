@@ -6,13 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::dialogue::{Dialogue, Question, Reason, Step};
 use crate::messages::{Kind, ToMonitor};
 use crate::net::limits::Permit;
 use crate::net::relay::relay;
+use crate::net::unix::UnixStream;
 use crate::net::{Answer, Shared};
 use crate::reply;
 use crate::source;
@@ -58,6 +59,8 @@ struct Conversation {
     dialogue: Dialogue,
     rules: Rc<crate::dialogue::Rules>,
     accepted: Instant,
+    /// When he said something last; at first, when he came.
+    heard: Instant,
     /// Counted among the unauthenticated until the login.
     permit: Option<Permit>,
     number: u32,
@@ -87,6 +90,7 @@ pub async fn serve(shared: Rc<Shared>, caller: Caller, kind: Kind, permit: Permi
         dialogue: Dialogue::new(&rules, kind != Kind::Unix),
         rules,
         accepted: Instant::now(),
+        heard: Instant::now(),
         permit: Some(permit),
         number: shared.next_number(),
         socket,
@@ -120,7 +124,6 @@ impl Conversation {
         write(&mut socket, self.rules.banner).await?;
         let acceptor = self.shared.acceptor()?;
         let deadline = self.accepted + self.rules.login_deadline;
-        let mut stopping = self.shared.stopping();
         let handshake = async {
             answer_auth_tls(&mut socket).await?;
             acceptor.accept(socket).await
@@ -133,11 +136,10 @@ impl Conversation {
                     return Ok(());
                 }
             },
-            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+            () = self.cut_short() => return Ok(()),
         };
         if let End::HandOver(early) = self.run(&mut stream).await? {
             let (ours, theirs) = UnixStream::pair()?;
-            let theirs = OwnedFd::from(theirs.into_std()?);
             self.hand_over(early, Some(theirs));
             let mut stopping = self.shared.stopping();
             let stopping = async move {
@@ -152,7 +154,6 @@ impl Conversation {
 
     /// The conversation itself.
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> io::Result<End> {
-        let mut stopping = self.shared.stopping();
         let mut step = self.dialogue.next(&self.rules);
         loop {
             step = match step {
@@ -172,18 +173,34 @@ impl Conversation {
                     write(stream, &reply).await?;
                     return Ok(End::HandOver(early));
                 }
-                Step::Ask(question) => tokio::select! {
-                    step = self.ask(question) => step?,
-                    _ = stopping.wait_for(|stopping| *stopping) => shutting_down(),
-                },
-                Step::Read => tokio::select! {
-                    step = self.read(stream) => match step? {
-                        Some(step) => step,
-                        None => return Ok(End::Closed),
-                    },
-                    _ = stopping.wait_for(|stopping| *stopping) => shutting_down(),
-                },
+                Step::Ask(question) => {
+                    let over = self.cut_short();
+                    tokio::select! {
+                        step = self.ask(question) => step?,
+                        () = over => shutting_down(),
+                    }
+                }
+                Step::Read => {
+                    let over = self.cut_short();
+                    tokio::select! {
+                        step = self.read(stream) => match step? {
+                            Some(step) => step,
+                            None => return Ok(End::Closed),
+                        },
+                        () = over => shutting_down(),
+                    }
+                }
             }
+        }
+    }
+
+    /// Waits until the gateway stops and this caller has been silent for [`DRAIN`].
+    fn cut_short(&self) -> impl Future<Output = ()> + use<> {
+        let (mut stopping, until) = (self.shared.stopping(), self.heard + super::DRAIN);
+        async move {
+            // An error would say that the sender is gone, and so is the process.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            tokio::time::sleep_until(until).await;
         }
     }
 
@@ -195,6 +212,7 @@ impl Conversation {
             Err(_) => Ok(Some(self.dialogue.expired())),
             Ok(Ok(0)) => Ok(None),
             Ok(Ok(length)) => {
+                self.heard = Instant::now();
                 let now = self.accepted.elapsed();
                 self.dialogue.received(&self.rules, now, buffer.get(..length).unwrap_or_default());
                 Ok(Some(self.dialogue.next(&self.rules)))

@@ -15,6 +15,7 @@
 pub mod connection;
 pub mod limits;
 pub mod relay;
+pub mod unix;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -23,14 +24,19 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use link::channel::{Channel, Outbox};
+use link::figures::Front;
 use link::logfile::Sink;
+use link::page::Page;
+use link::ration::Ration;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -38,12 +44,16 @@ use crate::dialogue::{Reservation, Rules};
 use crate::messages::{FromMonitor, Kind, ToMonitor};
 use crate::net::connection::Caller;
 use crate::net::limits::Limits;
+use crate::net::unix::UnixStream;
 use crate::reply;
-use crate::source::Source;
+use crate::source::End;
 
 /// How long TLS relays may go on after the end of the monitor or its order to stop.
 const RELAY_PATIENCE: Duration = Duration::from_secs(30);
-/// How long callers get to read `421 Shutting down.`
+/// When the gateway stops, a caller who has said something less than this ago is not cut short: who is in the
+/// middle of a login is still handed over, and never learns that there was a stop.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long callers get beyond that, to read `421 Shutting down.`
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Most messages waiting for the monitor.
 const OUTBOX: usize = 8192;
@@ -66,9 +76,11 @@ pub struct Shared {
     outbox: Outbox<ToMonitor>,
     waiting: RefCell<HashMap<u32, oneshot::Sender<Answer>>>,
     number: Cell<u32>,
+    ration: RefCell<Ration>,
     stopping: watch::Sender<bool>,
     conversations: Counter,
     relays: Counter,
+    figures: RefCell<(Front, Page)>,
 }
 
 /// The part that a reload replaces.
@@ -81,21 +93,34 @@ struct Config {
     listeners: watch::Sender<bool>,
 }
 
+/// So many tasks at once were a crowd: when it is gone, what it took is given back.
+const CROWD: usize = 512;
+
 /// Counts tasks and tells when none is left.
 #[derive(Default)]
 struct Counter {
     count: Cell<usize>,
+    /// Whether there was a crowd that is not gone yet.
+    crowd: Cell<bool>,
     empty: Notify,
 }
 
 impl Counter {
     fn spawn(self_of: &Rc<Shared>, pick: fn(&Shared) -> &Counter, task: impl Future<Output = ()> + 'static) {
         let shared = Rc::clone(self_of);
-        pick(&shared).count.set(pick(&shared).count.get() + 1);
+        let count = pick(&shared).count.get() + 1;
+        pick(&shared).count.set(count);
+        if count > CROWD {
+            pick(&shared).crowd.set(true);
+        }
         tokio::task::spawn_local(async move {
             task.await;
             let counter = pick(&shared);
             counter.count.set(counter.count.get() - 1);
+            shared.publish(|_| {});
+            if counter.count.get() < CROWD / 16 && counter.crowd.replace(false) {
+                crate::sys::give_memory_back();
+            }
             if counter.count.get() == 0 {
                 counter.empty.notify_waiters();
             }
@@ -152,8 +177,23 @@ impl Shared {
         }
     }
 
+    /// Writes a line. A flood of callers must not become a flood of lines: those beyond the ration are counted.
     fn log(&self, text: &str) {
-        self.config.borrow().log.line(crate::IDENT, std::process::id(), text);
+        let Some(dropped) = self.ration.borrow_mut().allow(Instant::now()) else { return };
+        let write = |text: &str| self.config.borrow().log.line(crate::IDENT, std::process::id(), text);
+        if dropped > 0 {
+            write(&format!("{dropped} lines about connections are left out"));
+        }
+        write(text);
+    }
+
+    /// Counts something, and publishes all figures.
+    fn publish(&self, count: impl FnOnce(&mut Front)) {
+        let (front, page) = &mut *self.figures.borrow_mut();
+        count(front);
+        front.waiting = self.conversations.count.get() as u64;
+        front.relays = self.relays.count.get() as u64;
+        page.publish(front);
     }
 
     fn spawn_relay(self: &Rc<Self>, relay: impl Future<Output = io::Result<()>> + 'static) {
@@ -161,6 +201,7 @@ impl Shared {
         Counter::spawn(self, |shared| &shared.relays, async move {
             let _ = relay.await;
         });
+        self.publish(|_| {});
     }
 }
 
@@ -175,9 +216,9 @@ pub fn run() -> io::Result<()> {
     // Read now what the sandbox will hide.
     link::logfile::zone();
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, serve(channel))
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    link::reactor::run(&runtime, serve(channel))
 }
 
 /// As many descriptors as the system allows: each caller costs one, each relay two.
@@ -203,55 +244,78 @@ async fn serve(channel: OwnedFd) -> io::Result<()> {
 
     // Until the monitor says stop, or is gone.
     while let Some((message, fds)) = channel.recv().await? {
-        match message {
-            config @ FromMonitor::Config { .. } => {
-                let error = reload(&shared, config, fds).err().map(|error| error.to_string());
-                match &error {
-                    None => shared.log("settings and certificate were read again"),
-                    Some(error) => shared.log(&format!("the new settings are not used: {error}")),
-                }
-                shared.tell(ToMonitor::Configured { error }, Vec::new());
-            }
-            FromMonitor::Verdict { connection, user } => shared.answer(connection, Answer::Login(user)),
-            FromMonitor::Confirmed { connection, same } => {
-                shared.answer(connection, Answer::Confirmed(same));
-            }
-            FromMonitor::Reserved { connection, outcome } => {
-                let reservation = match outcome {
-                    0 => Reservation::Granted,
-                    1 => Reservation::Unreachable,
-                    3 => Reservation::NotRunning,
-                    4 => Reservation::Denied,
-                    5 => Reservation::NotRegistered,
-                    6 => Reservation::Busy,
-                    _ => Reservation::Refused,
-                };
-                shared.answer(connection, Answer::Reserved(reservation));
-            }
-            FromMonitor::Stop {} => break,
+        if message == (FromMonitor::Stop {}) {
+            break;
         }
+        obey(&shared, message, fds);
     }
     shared.config.borrow().listeners.send_replace(true);
     shared.stopping.send_replace(true);
-    let _ = tokio::time::timeout(FAREWELL, shared.conversations.wait()).await;
+    let answers = async {
+        // A monitor that is gone answers nobody any more.
+        while let Ok(Some((message, fds))) = channel.recv().await {
+            obey(&shared, message, fds);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(DRAIN + FAREWELL, shared.conversations.wait()) => {}
+        () = answers => {}
+    }
     let _ = tokio::time::timeout(RELAY_PATIENCE, shared.relays.wait()).await;
     shared.outbox.close();
     let _ = writer.await;
     Ok(())
 }
 
+/// Does what the monitor says; all but stopping.
+fn obey(shared: &Rc<Shared>, message: FromMonitor, fds: Vec<OwnedFd>) {
+    match message {
+        config @ FromMonitor::Config { .. } => {
+            let error = reload(shared, config, fds).err().map(|error| error.to_string());
+            match &error {
+                None => shared.log("settings and certificate were read again"),
+                Some(error) => shared.log(&format!("the new settings are not used: {error}")),
+            }
+            shared.tell(ToMonitor::Configured { error }, Vec::new());
+        }
+        FromMonitor::Verdict { connection, user } => shared.answer(connection, Answer::Login(user)),
+        FromMonitor::Confirmed { connection, same } => {
+            shared.answer(connection, Answer::Confirmed(same));
+        }
+        FromMonitor::Reserved { connection, outcome } => {
+            let reservation = match outcome {
+                0 => Reservation::Granted,
+                1 => Reservation::Unreachable,
+                3 => Reservation::NotRunning,
+                4 => Reservation::Denied,
+                5 => Reservation::NotRegistered,
+                6 => Reservation::Busy,
+                _ => Reservation::Refused,
+            };
+            shared.answer(connection, Answer::Reserved(reservation));
+        }
+        FromMonitor::Stop {} => {}
+    }
+}
+
 fn start(first: FromMonitor, fds: Vec<OwnedFd>, outbox: Outbox<ToMonitor>) -> io::Result<Rc<Shared>> {
-    let (config, listeners, limits) = read_config(first, fds)?;
+    let (config, listeners, limits, page) = read_config(first, fds)?;
+    // A child before this one may have counted.
+    let front = link::page::read(&page).unwrap_or_default();
     let shared = Rc::new(Shared {
         config: RefCell::new(config),
         limits: Limits::new(limits.0, limits.1),
         outbox,
         waiting: RefCell::default(),
+        ration: RefCell::new(Ration::new(Instant::now())),
         number: Cell::new(0),
         stopping: watch::Sender::new(false),
         conversations: Counter::default(),
         relays: Counter::default(),
+        figures: RefCell::new((front, Page::from_fd(page))),
     });
+    shared.publish(|_| {});
     for (kind, fd) in listeners {
         listen(&shared, kind, fd)?;
     }
@@ -260,7 +324,7 @@ fn start(first: FromMonitor, fds: Vec<OwnedFd>, outbox: Outbox<ToMonitor>) -> io
 
 /// Takes a new configuration; on an error the old one stays in force.
 fn reload(shared: &Rc<Shared>, config: FromMonitor, fds: Vec<OwnedFd>) -> io::Result<()> {
-    let (config, listeners, limits) = read_config(config, fds)?;
+    let (config, listeners, limits, _) = read_config(config, fds)?;
     let old = shared.config.replace(config);
     old.listeners.send_replace(true);
     shared.limits.configure(limits.0, limits.1);
@@ -270,9 +334,10 @@ fn reload(shared: &Rc<Shared>, config: FromMonitor, fds: Vec<OwnedFd>) -> io::Re
     Ok(())
 }
 
-type Listeners = Vec<(Kind, OwnedFd)>;
+/// A configuration, the listeners, the limits of connections, and the page of figures.
+type Read = (Config, Vec<(Kind, OwnedFd)>, (u32, u32), OwnedFd);
 
-fn read_config(message: FromMonitor, mut fds: Vec<OwnedFd>) -> io::Result<(Config, Listeners, (u32, u32))> {
+fn read_config(message: FromMonitor, mut fds: Vec<OwnedFd>) -> io::Result<Read> {
     let FromMonitor::Config {
         kinds,
         certificate,
@@ -289,6 +354,7 @@ fn read_config(message: FromMonitor, mut fds: Vec<OwnedFd>) -> io::Result<(Confi
         return Err(io::Error::other("not a configuration"));
     };
     let key = zeroize::Zeroizing::new(key);
+    let page = fds.pop().ok_or(io::ErrorKind::InvalidData)?;
     let log = fds.pop().filter(|_| fds.len() == kinds.len()).ok_or(io::ErrorKind::InvalidData)?;
     let kinds: Vec<Kind> = kinds.into_iter().filter_map(Kind::from_number).collect();
     let rules = |banner| {
@@ -308,7 +374,7 @@ fn read_config(message: FromMonitor, mut fds: Vec<OwnedFd>) -> io::Result<(Confi
         log: Sink::from_fd(log),
         listeners: watch::Sender::new(false),
     };
-    Ok((config, kinds.into_iter().zip(fds).collect(), (per_address, connections)))
+    Ok((config, kinds.into_iter().zip(fds).collect(), (per_address, connections), page))
 }
 
 /// TLS 1.2 and 1.3, no client certificate.
@@ -330,7 +396,7 @@ fn tls_config(certificate: &[u8], key: &[u8]) -> io::Result<ServerConfig> {
 /// A listening socket of either kind.
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(AsyncFd<OwnedFd>),
 }
 
 impl Listener {
@@ -342,7 +408,7 @@ impl Listener {
                 socket.set_nodelay(true)?;
                 Ok(Caller::Tcp(socket))
             }
-            Listener::Unix(listener) => Ok(Caller::Unix(listener.accept().await?.0)),
+            Listener::Unix(listener) => Ok(Caller::Unix(UnixStream::accept(listener).await?)),
         }
     }
 }
@@ -351,7 +417,7 @@ impl Listener {
 fn listen(shared: &Rc<Shared>, kind: Kind, fd: OwnedFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(&fd, true)?;
     let listener = match kind {
-        Kind::Unix => Listener::Unix(UnixListener::from_std(fd.into())?),
+        Kind::Unix => Listener::Unix(link::reactor::register(fd, Interest::READABLE)?),
         Kind::Tls | Kind::Plain => Listener::Tcp(TcpListener::from_std(fd.into())?),
     };
     let mut over = shared.config.borrow().listeners.subscribe();
@@ -359,8 +425,11 @@ fn listen(shared: &Rc<Shared>, kind: Kind, fd: OwnedFd) -> io::Result<()> {
     tokio::task::spawn_local(async move {
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
+                // First: a caller who is not accepted any more waits for the next gateway, where a service manager
+                // keeps the listener.
                 _ = over.wait_for(|over| *over) => return,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok(caller) => admit(&shared, caller, kind),
@@ -373,18 +442,25 @@ fn listen(shared: &Rc<Shared>, kind: Kind, fd: OwnedFd) -> io::Result<()> {
 }
 
 fn admit(shared: &Rc<Shared>, caller: Caller, kind: Kind) {
-    let Some(source) = Source::of_socket(&caller) else {
+    let Some(end) = End::of_socket(&caller) else {
         return;
     };
-    match shared.limits.admit(source) {
+    match shared.limits.admit(end.source()) {
         Some(permit) => {
             let task = connection::serve(Rc::clone(shared), caller, kind, permit);
             Counter::spawn(shared, |shared| &shared.conversations, Box::pin(task));
+            shared.publish(|front| {
+                *match kind {
+                    Kind::Tls => &mut front.accepted_tls,
+                    Kind::Plain => &mut front.accepted_plain,
+                    Kind::Unix => &mut front.accepted_unix,
+                } += 1;
+            });
         }
         None => {
-            let from = crate::source::shown(&caller);
-            shared.log(&format!("connection from {from} closed: too many"));
+            shared.log(&format!("connection from {end} closed: too many"));
             Counter::spawn(shared, |shared| &shared.conversations, Box::pin(connection::turn_away(caller)));
+            shared.publish(|front| front.turned_away += 1);
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// How long a caller may keep the connection after the server has closed its end.
-const LINGER: Duration = Duration::from_secs(30);
+const LINGER: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 /// The same when the gateway stops.
 const LINGER_AT_STOP: Duration = Duration::from_millis(500);
 
@@ -171,7 +171,7 @@ mod tests {
         task.await.unwrap().unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_caller_who_stays_after_the_end_is_dropped_in_the_end() {
         let (mut caller, caller_end) = duplex(64);
         let (server, server_end) = duplex(64);

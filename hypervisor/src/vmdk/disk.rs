@@ -152,14 +152,14 @@ impl Disk {
         top.write(sector, data, &mut |sector, buf| read_layers(parents, sector, buf))
     }
 
-    /// Returns when everything written so far survives a power cut.
+    /// Returns when everything written so far survives a power cut, and what could be read before.
     ///
     /// # Errors
     /// As the system calls. After a failed flush the disk refuses to be written: what of the data
     /// since the last successful flush is on the disk, nobody knows.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.check_failed()?;
-        if self.state != State::Written {
+        if self.mode != Mode::Write || self.state == State::Closed {
             return Ok(());
         }
         let result = self.layers.first_mut().map_or(Ok(()), Layer::flush);

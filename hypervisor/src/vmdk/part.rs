@@ -14,14 +14,16 @@ use super::storage::{Access, Identity, Opener, Storage};
 pub(crate) struct Part {
     path: Arc<Path>,
     storage: Arc<dyn Storage>,
-    /// Written to since the last flush.
+    /// Written to since the last flush. That of a file that is opened for writing counts as well: a process that has
+    /// died may have written what was never flushed, and what is read of it must not be lost once a flush was asked for.
     touched: Arc<AtomicBool>,
 }
 
 impl Part {
     pub(crate) fn open(opener: &dyn Opener, path: &Path, access: Access) -> Result<Self, Error> {
         let storage = opener.open(path, access).map_err(|error| Error::io("open", path, error))?;
-        Ok(Part { path: path.into(), storage: storage.into(), touched: Arc::default() })
+        let touched = Arc::new(AtomicBool::new(access == Access::Write));
+        Ok(Part { path: path.into(), storage: storage.into(), touched })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -71,7 +73,7 @@ impl Part {
         self.write_bytes(to_bytes(sector), data)
     }
 
-    /// Flushes the file if anything was written to it. After a failure it still counts as written.
+    /// Flushes the file if anything may have been written to it. After a failure it still counts as written.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         if self.touched.load(Ordering::Relaxed) {
             self.storage.sync().map_err(|error| Error::io("flush", &self.path, error))?;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 
 use hypervisor::control::HostClass;
 use kvm_bindings::{
@@ -97,6 +97,8 @@ pub struct Machine {
     firmware: Firmware,
     boot: Boot,
     facts: (u64, u8),
+    /// Missed ticks were forgotten, for the sake of keys.
+    keys_first: Once,
 }
 
 /// The state that KVM keeps.
@@ -175,7 +177,17 @@ impl Machine {
         let initial = KvmState::save(&vm, fds.iter(), &msrs).map_err(failed("cannot read the state"))?;
         let vcpus = Vcpus::start(Arc::clone(&shared), fds, listeners.enter)
             .map_err(failed("cannot start a thread"))?;
-        let machine = Machine { vcpus, shared, vm, msrs, initial, firmware, boot, facts: (size, cpus) };
+        let machine = Machine {
+            vcpus,
+            shared,
+            vm,
+            msrs,
+            initial,
+            firmware,
+            boot,
+            facts: (size, cpus),
+            keys_first: Once::new(),
+        };
         machine.load()?;
         Ok(machine)
     }
@@ -238,16 +250,27 @@ impl Machine {
     /// Makes up for what is known to be lacking on a host of this class.
     pub fn adapt(&self, class: HostClass) {
         let _ = self.shared.class.set(class);
-        if class == HostClass::Emulated {
-            // Ticks of the timer that are made up for go before keys, for ever.
-            let _ = sys::forget_missed_ticks(&self.vm);
-        }
     }
 
     /// Types; false when the keyboard's queue has no room.
     #[must_use]
     pub fn press(&self, codes: &[u8]) -> bool {
+        if self.shared.class.get() == Some(&HostClass::Emulated) {
+            self.keys_first.call_once(|| self.forget_missed_ticks());
+        }
         self.board().press(codes)
+    }
+
+    /// Ticks of the timer that are made up for go before keys, for ever, where the host emulates. The kernel
+    /// takes up to 20 ms over this, during which the process cannot end; so it is not done before there are keys,
+    /// and nobody waits for it.
+    fn forget_missed_ticks(&self) {
+        let vm = Arc::clone(&self.vm);
+        let forget = move || {
+            let _ = sys::forget_missed_ticks(&vm);
+        };
+        // Without a thread, ticks are made up for: keys are slower, and that is all.
+        let _ = std::thread::Builder::new().name("ticks".to_owned()).spawn(forget);
     }
 
     /// Calls the first processor out of the guest for a moment: KVM looks for interrupts before it goes back.

@@ -27,8 +27,12 @@ fn run() -> std::io::Result<()> {
     link::logfile::zone();
     // No thread is started by this, and what it opens is not on the list of the sandbox.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let terminate = {
+        let _inside = runtime.enter();
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?
+    };
     vmx::sandbox::close_process()?;
-    runtime.block_on(vmx::driver::run(socket))
+    runtime.block_on(vmx::driver::run(socket, terminate))
 }
 
 /// Prints `native`, `emulated` or `none`.

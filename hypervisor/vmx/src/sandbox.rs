@@ -7,12 +7,13 @@
 
 use std::io;
 
+use link::confine::{EVERYBODY, SERVES_SOCKETS};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
 };
 
-/// What a processor's thread needs: KVM, the open disks, memory, the other threads.
+/// What a processor's thread needs beside [`EVERYBODY`]'s: KVM, the open disks, the other threads.
 const PROCESSOR: &[libc::c_long] = &[
     libc::SYS_ioctl,
     libc::SYS_read,
@@ -28,34 +29,13 @@ const PROCESSOR: &[libc::c_long] = &[
     libc::SYS_statx,
     libc::SYS_newfstatat,
     libc::SYS_lseek,
-    libc::SYS_close,
-    libc::SYS_futex,
-    libc::SYS_brk,
-    libc::SYS_madvise,
-    libc::SYS_mmap,
-    libc::SYS_mprotect,
-    libc::SYS_mremap,
-    libc::SYS_munmap,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_getrandom,
-    libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,
-    libc::SYS_exit,
-    libc::SYS_exit_group,
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_restart_syscall,
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
-    libc::SYS_rt_sigaction,
-    libc::SYS_rt_sigprocmask,
-    libc::SYS_rt_sigreturn,
-    libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
 ];
 
-/// What the other threads need beside that: files by name, the control channel, threads.
+/// What the other threads need beside that and [`SERVES_SOCKETS`], which is the control channel: files by name,
+/// threads.
 const OTHERS: &[libc::c_long] = &[
     libc::SYS_open,
     libc::SYS_openat,
@@ -77,7 +57,6 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_faccessat2,
     libc::SYS_fstatfs,
     libc::SYS_statfs,
-    libc::SYS_fcntl,
     libc::SYS_flock,
     libc::SYS_fchmod,
     libc::SYS_fchown,
@@ -91,22 +70,10 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_getegid,
     libc::SYS_getgid,
     libc::SYS_readv,
-    libc::SYS_recvmsg,
-    libc::SYS_recvfrom,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_accept4,
-    libc::SYS_getsockopt,
-    libc::SYS_getsockname,
-    libc::SYS_getpeername,
-    libc::SYS_shutdown,
     libc::SYS_dup,
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_epoll_create1,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
     libc::SYS_eventfd2,
     libc::SYS_prctl,
@@ -115,7 +82,6 @@ const OTHERS: &[libc::c_long] = &[
     libc::SYS_sched_setaffinity,
     libc::SYS_sysinfo,
     libc::SYS_gettimeofday,
-    libc::SYS_nanosleep,
 ];
 
 /// Closes the walls around the whole process. To be called while it has one thread: threads made later
@@ -126,7 +92,7 @@ const OTHERS: &[libc::c_long] = &[
 pub fn close_process() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
-    apply(&[PROCESSOR, OTHERS].concat(), true)
+    apply(&[EVERYBODY, PROCESSOR, SERVES_SOCKETS, OTHERS].concat(), true)
 }
 
 /// Closes the narrower walls around the calling thread, a processor's.
@@ -134,7 +100,7 @@ pub fn close_process() -> io::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn close_processor() -> io::Result<()> {
-    apply(PROCESSOR, false)
+    apply(&[EVERYBODY, PROCESSOR].concat(), false)
 }
 
 fn apply(calls: &[libc::c_long], threads: bool) -> io::Result<()> {

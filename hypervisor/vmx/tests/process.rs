@@ -407,18 +407,46 @@ fn the_power_button_is_how_a_guest_is_asked_to_power_off() {
         0x66, 0xef, // out dx, ax
         0xeb, 0xfe, // jmp here
     ];
+    let off = |events: &[FromVmx], text: &str| {
+        let said = |event: &FromVmx| matches!(event, FromVmx::Changed { to: State::Off, why, .. } if why.contains(text));
+        assert!(events.iter().any(said), "{text}: {events:?}");
+    };
     runtime().block_on(async {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("guest.elf"), elf::elf(&[(0x10_0000, code)])).unwrap();
         let lines = "serial0.present = \"TRUE\"\nvmserverd.kernel = \"guest.elf\"\n";
         let config = write_vmx(directory.path(), lines);
+        // By a request, and by the signal that comes when the host goes down.
+        for asked in [true, false] {
+            let (mut core, answer) = Core::start(&config, Begin::PowerOn).await;
+            assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
+            core.expect(&mut 0, "L").await;
+            if asked {
+                core.must(|request| ToVmx::Stop { request, mode: PowerMode::Soft }).await;
+            } else {
+                core.terminate();
+            }
+            let (status, events) = core.ended().await;
+            assert!(status.success());
+            off(&events, "by the guest");
+        }
+        // A guest that does not listen, and stands still.
+        std::fs::write(directory.path().join("guest.elf"), elf::elf(&[(0x10_0000, &DEAF)])).unwrap();
         let (mut core, answer) = Core::start(&config, Begin::PowerOn).await;
         assert!(matches!(answer, FromVmx::Done { .. }), "{answer:?}");
         core.expect(&mut 0, "L").await;
-        core.must(|request| ToVmx::Stop { request, mode: PowerMode::Soft }).await;
+        core.must(|request| ToVmx::Pause { request }).await;
+        core.terminate();
         let (status, events) = core.ended().await;
         assert!(status.success());
-        let by_guest = |event: &FromVmx| matches!(event, FromVmx::Changed { to: State::Off, why, .. } if why.contains("by the guest"));
-        assert!(events.iter().any(by_guest), "{events:?}");
+        off(&events, "The host is going down");
     });
 }
+
+/// Says that it runs, and nothing else.
+const DEAF: [u8; 9] = [
+    0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xb0, b'L', // mov al, 'L'
+    0xee, // out dx, al
+    0xeb, 0xfe, // jmp here
+];

@@ -9,6 +9,7 @@ pub struct Op {
     pub handler: LitStr,
     pub access: Ident,
     pub runs: Ident,
+    pub effect: Ident,
     pub reply: Path,
 }
 
@@ -48,7 +49,8 @@ fn once<T>(slot: &mut Option<T>, meta: &ParseNestedMeta<'_>, value: T) -> Result
 
 /// Reads the one `#[op(...)]` of a request type.
 pub fn op(item: &syn::DeriveInput) -> Result<Op> {
-    let (mut name, mut handler, mut access, mut runs, mut reply) = (None, None, None, None, None);
+    let (mut name, mut handler, mut access, mut runs, mut effect, mut reply) =
+        (None, None, None, None, None, None);
     for attribute in item.attrs.iter().filter(|a| a.path().is_ident("op")) {
         attribute.parse_nested_meta(|meta| {
             let Some(key) = meta.path.get_ident().map(Ident::to_string) else {
@@ -71,11 +73,15 @@ pub fn op(item: &syn::DeriveInput) -> Result<Op> {
                     let value = word(&meta, &["Session", "Core", "Task"])?;
                     once(&mut runs, &meta, value)
                 }
+                "effect" => {
+                    let value = word(&meta, &["Reads", "Changes"])?;
+                    once(&mut effect, &meta, value)
+                }
                 "reply" => {
                     let value = meta.value()?.parse()?;
                     once(&mut reply, &meta, value)
                 }
-                _ => Err(meta.error("unknown key; known are name, handler, access, runs, reply")),
+                _ => Err(meta.error("unknown key; known are name, handler, access, runs, effect, reply")),
             }
         })?;
     }
@@ -85,6 +91,7 @@ pub fn op(item: &syn::DeriveInput) -> Result<Op> {
         handler: handler.ok_or_else(|| missing("handler"))?,
         access: access.ok_or_else(|| missing("access"))?,
         runs: runs.ok_or_else(|| missing("runs"))?,
+        effect: effect.ok_or_else(|| missing("effect"))?,
         reply: reply.ok_or_else(|| missing("reply"))?,
     })
 }

@@ -21,7 +21,7 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
             "the operation needs a doc comment: its first paragraph is the summary",
         ));
     }
-    let attributes::Op { name, access, runs, reply, .. } = &op;
+    let attributes::Op { name, access, runs, effect, reply, .. } = &op;
     let (handler, extension) = handler(&op.handler);
     let (summary, description) = (&model.docs.summary, &model.docs.description);
     let request = fields::list(&model, true);
@@ -62,6 +62,7 @@ pub fn operation(item: &DeriveInput) -> Result<TokenStream> {
                 handler: #handler,
                 access: ::ops::Access::#access,
                 runs: ::ops::Runs::#runs,
+                effect: ::ops::Effect::#effect,
                 extension: #extension,
                 summary: #summary,
                 description: #description,

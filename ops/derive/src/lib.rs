@@ -21,6 +21,7 @@
 //! | `handler = "FileManager::MakeDir_Handler"` | handler; `VMware::VMServerd::` is put in front unless it starts with `main::` or `Extension::` |
 //! | `access = AuthUser` | or `RootOnly` |
 //! | `runs = Session` | or `Core`, `Task` |
+//! | `effect = Reads` | or `Changes`, which the audit records |
 //! | `reply = Type` | a type with `#[derive(Reply)]` |
 //!
 //! A handler below `Extension::` marks the operation as an extension.

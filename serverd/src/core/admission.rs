@@ -95,8 +95,19 @@ impl Admission {
     /// # Errors
     /// [`Refusal`]
     pub fn admit(&mut self, session: u64, uid: u32) -> Result<(), Refusal> {
+        if self.reserved.get(&session).is_some_and(|(owner, _)| *owner == uid) {
+            // A promise holds, also in a server that stops.
+            self.reserved.remove(&session);
+            return Ok(());
+        }
         self.cancel(session);
         self.take(uid)
+    }
+
+    /// Whether somebody was promised a place and has not come yet.
+    pub fn awaits(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        !self.reserved.is_empty()
     }
 
     /// `count` live sessions of `uid` have ended.
@@ -114,7 +125,7 @@ impl Admission {
         self.expiry.clear();
     }
 
-    /// Refuses everything from now on.
+    /// Promises nothing from now on.
     pub fn stop(&mut self) {
         self.stopping = true;
     }
@@ -227,6 +238,8 @@ mod tests {
         assert_eq!(admission.reserve(1, 0, now()), Err(Refusal::NotOurs(1000)));
         admission.reserve(1, 1000, now()).unwrap();
         admission.stop();
-        assert_eq!(admission.admit(1, 1000), Err(Refusal::Stopping));
+        // A promise holds.
+        assert_eq!(admission.admit(1, 1000), Ok(()));
+        assert_eq!(admission.admit(2, 1000), Err(Refusal::Stopping));
     }
 }

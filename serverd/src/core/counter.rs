@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use link::page::{read_only, sealed_memory};
 
 use crate::figures::WORDS;
 
@@ -34,10 +34,21 @@ impl Counter {
     /// # Errors
     /// As `memfd_create(2)` and `fcntl(2)`.
     pub fn new() -> io::Result<Self> {
-        let page = memfd_create("vmserverd-requests", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&page, BYTES as u64)?;
-        fcntl_add_seals(&page, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok(Counter { page })
+        Ok(Counter { page: sealed_memory("vmserverd-requests", BYTES as u64)? })
+    }
+
+    /// The counter behind a descriptor.
+    #[must_use]
+    pub fn of(page: OwnedFd) -> Self {
+        Counter { page }
+    }
+
+    /// A descriptor with which the counter can only be read.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn reader(&self) -> io::Result<OwnedFd> {
+        read_only(&self.page)
     }
 
     /// A descriptor for the session process.
@@ -103,6 +114,17 @@ impl Tally {
         add(&mut self.figures, &counter.read_all());
     }
 
+    /// What was kept so far, in a file like that of a process, for somebody who goes on from there.
+    ///
+    /// # Errors
+    /// As [`Counter::new`] and `pwrite(2)`.
+    pub fn snapshot(&self) -> io::Result<OwnedFd> {
+        let counter = Counter::new()?;
+        let bytes: Vec<u8> = self.figures.iter().take(WORDS).flat_map(|word| word.to_ne_bytes()).collect();
+        rustix::io::pwrite(&counter.page, &bytes, 0)?;
+        counter.reader()
+    }
+
     /// All figures of the processes that ended and the living ones, as [`crate::figures::read`] takes them.
     pub fn figures<'a>(&self, living: impl Iterator<Item = &'a Counter>) -> Vec<u64> {
         let mut sum = self.figures.clone();
@@ -119,6 +141,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
     use std::sync::atomic::Ordering;
 
     #[test]

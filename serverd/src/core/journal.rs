@@ -43,6 +43,8 @@ enum Line {
     End { id: u64, end: i64, done: u64, total: u64, error: Option<(i32, String)>, stopped: bool },
     /// A task is forgotten.
     Forget { id: u64 },
+    /// The highest number ever given, where the lines of that task are gone.
+    Last { id: u64 },
 }
 
 fn text(line: &Line) -> String {
@@ -88,6 +90,26 @@ pub fn forget(id: u64) -> String {
     text(&Line::Forget { id })
 }
 
+/// The line that keeps the highest number ever given.
+#[must_use]
+pub fn last(id: u64) -> String {
+    text(&Line::Last { id })
+}
+
+/// The same journal without what is forgotten: as short as it can be.
+#[must_use]
+pub fn compacted(journal: &str) -> String {
+    let (tasks, highest) = read(journal);
+    let mut lines = if tasks.contains_key(&highest) || highest == 0 { String::new() } else { last(highest) };
+    for Recorded { facts, owner, partial } in tasks.values() {
+        lines.push_str(&begin(facts, owner, partial.as_ref()));
+        if facts.state != TaskEnd::Running {
+            lines.push_str(&end(facts));
+        }
+    }
+    lines
+}
+
 /// A task as the journal knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
@@ -109,8 +131,17 @@ pub fn read(journal: &str) -> (BTreeMap<u64, Recorded>, u64) {
             Ok(Line::Begin { id, op, owner, total, start, partial }) => {
                 highest = highest.max(id);
                 let user = owner.name.clone();
-                let facts =
-                    TaskFacts { id, op, user, state: TaskEnd::Running, done: 0, total, start, end: 0 };
+                let facts = TaskFacts {
+                    id,
+                    op,
+                    user,
+                    state: TaskEnd::Running,
+                    done: 0,
+                    total,
+                    start,
+                    end: 0,
+                    seconds: 0,
+                };
                 tasks.insert(id, Recorded { facts, owner, partial });
             }
             Ok(Line::End { id, end, done, total, error, stopped }) => {
@@ -126,6 +157,7 @@ pub fn read(journal: &str) -> (BTreeMap<u64, Recorded>, u64) {
             Ok(Line::Forget { id }) => {
                 tasks.remove(&id);
             }
+            Ok(Line::Last { id }) => highest = highest.max(id),
             Err(error) => tracing::warn!("the journal of tasks has a line that is none: {error}"),
         }
     }
@@ -149,6 +181,7 @@ mod tests {
             total: 9,
             start: 5,
             end: 0,
+            seconds: 0,
         };
         let partial = Partial { directory: "/d".into(), prefix: ".x-".into() };
         let ended = |id, state: &TaskEnd| TaskFacts { state: state.clone(), end: 7, done: 3, ..facts(id) };
@@ -168,6 +201,14 @@ mod tests {
         for (id, state) in (1..).zip(&states) {
             assert_eq!(tasks[&id].facts, ended(id, state));
         }
-        assert_eq!(tasks[&5], Recorded { facts: facts(5), owner: owner.clone(), partial: Some(partial) });
+        let running = Recorded { facts: facts(5), owner: owner.clone(), partial: Some(partial) };
+        assert_eq!(tasks[&5], running);
+
+        // The shorter one says the same, and no number is given twice when the last task is forgotten.
+        let shorter = compacted(&journal);
+        assert_eq!(read(&shorter), (tasks, 5));
+        assert_eq!((compacted(&shorter), shorter.lines().count()), (shorter.clone(), 7));
+        let forgotten: String = (1..=5).map(forget).collect();
+        assert_eq!(read(&compacted(&(shorter + &forgotten))), (BTreeMap::new(), 5));
     }
 }

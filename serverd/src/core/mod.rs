@@ -9,30 +9,32 @@
 //! * [`link`] keeps the connection to vmware-authd; the core listens on no socket of any kind.
 //! * [`admission`] decides whether there may be another session.
 //! * [`supervisor`] gives each session to the process of its user; [`processes`] starts and watches
-//!   those; [`counter`] adds up what they have done; [`ration`] bounds what they log.
+//!   those; [`counter`] adds up what they have done; [`Ration`](::link::ration::Ration) bounds what they log.
 //! * [`questions`] answers what handlers ask: of the [`inventory`], of [`tasks`] and their [`journal`].
 //!   [`proof`] looks whether a user has the right that his process claims; [`store`] writes.
 //! * [`security`] passes questions about encryption on to the gateway.
 //! * [`sharing`] asks owners whether their machines use a file.
 //! * [`machines`] starts, knows and finds again the processes of running machines.
+//! * [`observe`] publishes figures and starts the process that tells them; [`auditing`] records who did what.
 //! * [`privileges`] gives up the rights that none of this needs.
 //!
 //! One thread does it all, because all of it is short: a session costs the core four messages in its
 //! whole life, a request costs it nothing.
 
 pub mod admission;
+pub mod auditing;
 pub mod connect;
 pub mod counter;
 pub mod inventory;
 pub mod journal;
 pub mod link;
 pub mod machines;
+pub mod observe;
 pub mod privileges;
 pub mod probe;
 pub mod processes;
 pub mod proof;
 pub mod questions;
-pub mod ration;
 pub mod security;
 pub mod sharing;
 pub mod store;
@@ -43,10 +45,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::link::audit::{Audit, Kind, Outcome, Record};
 use ::link::gateway::{ToAuthd, ToServerd};
 use ::link::identity::for_log;
+use ::link::logfile::Kept;
 use ::link::{Layout, Settings};
 use hypervisor::control::HostClass;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -55,12 +60,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::admission::Admission;
+use self::admission::{Admission, Refusal};
 use self::inventory::Inventory;
 use self::link::LinkEvent;
 use self::machines::Program;
 use self::machines::process::{MachineEvent, MachineId};
 use self::machines::records::Records;
+use self::observe::{MetricsEvent, Observe};
 use self::processes::{ProcessEvent, ProcessId};
 use self::proof::Proven;
 use self::questions::{Asker, Shared};
@@ -72,11 +78,17 @@ use crate::channel::Ask;
 /// Events that may wait; a full queue holds up whoever produces them, hostile or not.
 const WAITING_EVENTS: usize = 1024;
 
+/// How long a caller may be on his way from the gateway, who tells him that he is connected and sends him at once.
+const PROMISED_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long session processes may take to finish their requests.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the kernel may take to end a process after SIGKILL before we leave without it.
 const KILL_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a thread for work that may wait stays without any: always.
+const BLOCKING_STAYS: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Descriptors of a session process that are not sessions: reactor, channel, files of handlers.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -107,6 +119,8 @@ pub enum Event {
     Process(ProcessId, ProcessEvent),
     /// From a machine process.
     Machine(MachineId, MachineEvent),
+    /// From the metrics process.
+    Metrics(MetricsEvent),
     /// Somebody has waited for events.
     EventsWaited(Asker),
     /// The right that a question needs was looked at.
@@ -175,10 +189,10 @@ fn start(layout: &Layout) -> Result<(), StartError> {
     layout.create_directories()?;
     let _lock = lock(layout)?;
     let level = crate::log::level_from_environment();
-    open_log(layout, level)?;
+    let log = open_log(layout, level)?;
     abort_on_panic();
     // The log has the reason as well: whoever looks there has no terminal.
-    serve(layout, &settings, level).inspect_err(|error| tracing::error!("not started: {error}"))
+    serve(layout, &settings, level, log).inspect_err(|error| tracing::error!("not started: {error}"))
 }
 
 /// Lets this process and those it starts have as many descriptors as the system allows.
@@ -199,12 +213,23 @@ fn lock(layout: &Layout) -> Result<File, StartError> {
     }
 }
 
-fn open_log(layout: &Layout, level: tracing::Level) -> io::Result<()> {
+fn open_log(layout: &Layout, level: tracing::Level) -> io::Result<Arc<Kept>> {
     let path = layout.log_directory().join("vmware-serverd.log");
     ::link::logfile::rotate(&path);
-    let file = ::link::logfile::open(&path)?;
-    crate::log::install(level, move |level, text| crate::log::write(&file, level, text));
-    Ok(())
+    let log = Arc::new(Kept::open(path)?);
+    let sink = Arc::clone(&log);
+    crate::log::install(level, move |level, text| sink.with(|file| crate::log::write(file, level, text)));
+    Ok(log)
+}
+
+/// Opens the log anew on SIGHUP, which is what logrotate sends when it has moved the file.
+async fn reopen_log(log: Arc<Kept>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        if let Err(error) = log.reopen() {
+            tracing::warn!("the log is written on where it was: {error}");
+        }
+    }
 }
 
 /// A core with a broken invariant must not go on; its supervisor starts a new one.
@@ -216,7 +241,12 @@ fn abort_on_panic() {
     }));
 }
 
-fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<(), StartError> {
+fn serve(
+    layout: &Layout,
+    settings: &Settings,
+    level: tracing::Level,
+    log: Arc<Kept>,
+) -> Result<(), StartError> {
     tracing::info!(
         "vmserverd {} starts, pid {}, root {}",
         env!("CARGO_PKG_VERSION"),
@@ -238,9 +268,16 @@ fn serve(layout: &Layout, settings: &Settings, level: tracing::Level) -> Result<
     let socket = Settings::path_or(&settings.authd.link, layout.link_socket());
     let mut supervisor = Supervisor::new(template, shared, sender.clone());
     supervisor.machines.program = program(settings)?;
+    supervisor.audit = Audit::start(&layout.audit_log(), settings.audit.level, "vmserverd")?;
+    supervisor.observe = Observe::new(layout, settings)?;
     supervisor.machines.records = Some(Records::open(&layout.path("/run/vmware/machines"))?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run(supervisor, admission, socket, sender, events));
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let builder = builder.enable_all().thread_keep_alive(BLOCKING_STAYS);
+    let runtime = builder.build_local(tokio::runtime::LocalOptions::default())?;
+    // One thread at least is there from now on: where no further one can be had, work waits for it.
+    drop(runtime.spawn_blocking(|| ()));
+    runtime.spawn_local(reopen_log(log));
+    let result = ::link::reactor::run(&runtime, run(supervisor, admission, socket, sender, events));
     // A proof may wait for a file system that never answers.
     runtime.shutdown_background();
     Ok(result?)
@@ -296,6 +333,7 @@ fn template(layout: &Layout, settings: &Settings, level: tracing::Level) -> Temp
         level: crate::log::level_number(level),
         root: layout.root().to_string_lossy().into_owned(),
         event_logs: layout.path(&serverd.eventlog.dir).to_string_lossy().into_owned(),
+        audit: settings.audit.level as u8,
     }
 }
 
@@ -332,7 +370,10 @@ async fn run(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     notify(&[NotifyState::Status("waiting for vmware-authd")]);
-    let mut core = Core { supervisor, admission, ready: false };
+    let published = Instant::now();
+    let mut core = Core { supervisor, admission, ready: false, published, publish: published };
+    core.supervisor.audit.record(Record::new(Kind::Start, Outcome::Ok));
+    core.supervisor.start_metrics();
     // Before anybody can ask about them.
     core.supervisor.adopt_machines().await;
     tokio::spawn(probe::find_out(core.supervisor.machines.program.vmx.clone(), sender.clone()));
@@ -344,12 +385,16 @@ async fn run(
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = tokio::time::sleep_until(core.publish) => core.publish(events.len()),
             Some(event) = events.recv() => core.event(event),
         }
     }
     tracing::info!("stopping");
+    core.supervisor.observe.stop();
+    core.supervisor.audit.record(Record::new(Kind::Stop, Outcome::Ok));
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing requests")]);
     core.admission.stop();
+    core.await_promised(&mut events).await;
     core.supervisor.finish();
     let deadline = Instant::now() + FINISH_WITHIN;
     if !core.drain(&mut events, deadline).await {
@@ -371,12 +416,25 @@ struct Core {
     admission: Admission,
     /// The service manager was told that we are ready.
     ready: bool,
+    /// When the state was published last.
+    published: Instant,
+    /// When it is to be published next.
+    publish: Instant,
 }
 
 impl Core {
+    /// Publishes what is so now; so many events wait.
+    fn publish(&mut self, waiting: usize) {
+        self.supervisor.publish(waiting as u64);
+        self.published = Instant::now();
+        self.publish = self.published + observe::HEARTBEAT;
+    }
+
     fn event(&mut self, event: Event) {
+        self.publish = self.publish.min(self.published + observe::SOON);
         match event {
             Event::Link(LinkEvent::Up(outbox)) => {
+                self.supervisor.observe.linked(true);
                 tracing::info!("linked to vmware-authd");
                 self.supervisor.linked(outbox);
                 if !self.ready {
@@ -386,6 +444,7 @@ impl Core {
                 notify(&[NotifyState::Status("serving")]);
             }
             Event::Link(LinkEvent::Down) => {
+                self.supervisor.observe.linked(false);
                 self.supervisor.unlinked();
                 self.supervisor.nobody_connects();
                 self.admission.link_lost();
@@ -394,6 +453,7 @@ impl Core {
             Event::Link(LinkEvent::Message(message, fds)) => self.gateway(message, fds),
             Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
             Event::Machine(id, event) => self.supervisor.machine_event(id, event),
+            Event::Metrics(event) => self.supervisor.metrics_event(event),
             Event::EventsWaited(asker) => self.supervisor.events_waited(asker),
             Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
             Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
@@ -412,11 +472,34 @@ impl Core {
         self.supervisor.publish_running();
     }
 
+    /// Whoever was told that he is connected is on his way here: takes him, before anybody is told to finish.
+    async fn await_promised(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let deadline = Instant::now() + PROMISED_WITHIN;
+        while self.admission.awaits(Instant::now()) {
+            match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(Some(event)) => self.event(event),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
     /// Keeps a place for a session; whoever gets none is told.
     fn reserve(&mut self, session: u64, uid: u32) -> bool {
         let reserved = self.admission.reserve(session, uid, Instant::now());
-        if let Err(refusal) = &reserved {
+        // When this server has ended, the gateway asks the next one.
+        if let Err(refusal) = &reserved
+            && !matches!(refusal, Refusal::Stopping)
+        {
             tracing::warn!("a session of uid {uid} is refused: {refusal}");
+            self.supervisor.observe.sessions_refused += 1;
+            self.supervisor.audit.ration(
+                &uid.to_string(),
+                Record {
+                    uid: Some(uid),
+                    detail: Some(refusal.to_string()),
+                    ..Record::new(Kind::SessionBegin, Outcome::Refused)
+                },
+            );
             self.supervisor.tell_gateway(ToAuthd::Refuse { session, reason: refusal.to_string() });
         }
         reserved.is_ok()
@@ -439,6 +522,7 @@ impl Core {
                 self.supervisor.connected(session);
                 self.admission.cancel(session);
             }
+            ToServerd::Figures {} => self.supervisor.observe.gateway(fds),
             ToServerd::Security { question, answer } => {
                 self.supervisor.gateway_answered(question, answer.0);
             }

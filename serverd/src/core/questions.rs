@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use ::link::audit::{Kind, Outcome, Record};
 use ::link::vm_list;
 use ::link::wire::{Inner, Message};
 use handlers::running::Happened;
@@ -16,6 +17,7 @@ use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 use rustix::io::Errno;
 
+use super::auditing::outcome_of;
 use super::connect;
 use super::inventory::Inventory;
 use super::journal::Partial;
@@ -71,6 +73,13 @@ pub struct UnderWay {
     attached: HashMap<String, BTreeMap<(ProcessId, u64), bool>>,
     /// The .vmx files of which a change was announced last.
     announced: HashMap<String, FileState>,
+}
+
+impl UnderWay {
+    /// Writes that are not on the disk yet.
+    pub(super) fn waiting_writes(&self) -> u64 {
+        self.stored.len() as u64
+    }
 }
 
 #[derive(Debug)]
@@ -248,8 +257,17 @@ impl Supervisor {
         }
         let partial = (!directory.is_empty()).then_some(Partial { directory, prefix });
         let Some(owner) = self.owner(asker.process) else { return Ok(()) };
+        let named = op.clone();
         match self.shared.tasks.begin(asker.process, &owner, op, total, partial) {
             Ok((task, line)) => {
+                self.audit_as(
+                    asker.process,
+                    Record {
+                        operation: Some(named),
+                        task: Some(task),
+                        ..Record::new(Kind::TaskBegin, Outcome::Ok)
+                    },
+                );
                 self.store(Work::Journal(line), AfterStore::Begun { asker, task });
                 Ok(())
             }
@@ -258,7 +276,13 @@ impl Supervisor {
     }
 
     fn stop_task(&mut self, asker: Asker, uid: u32, admin: bool, task: u64) -> Result<(), String> {
-        match self.shared.tasks.stop(uid, admin, task) {
+        let stopped = self.shared.tasks.stop(uid, admin, task);
+        let code = stopped.as_ref().err().map(|error| error.code.number());
+        self.audit_as(
+            asker.process,
+            Record { task: Some(task), code, ..Record::new(Kind::TaskStop, outcome_of(code.unwrap_or(0))) },
+        );
+        match stopped {
             Err(error) => return self.answer_or(asker, Err(error)),
             Ok(worker) => {
                 if let Some(worker) = worker {
@@ -413,6 +437,9 @@ impl Supervisor {
             claims.proving = false;
         }
         self.next_proof(asker.process);
+        if let Err(error) = &proven {
+            self.audit_refusal(asker, &ask, error);
+        }
         let Proven { rights, launch, file } = match (proven, &ask) {
             (Ok(proven), _) => proven,
             // As if it were not registered, since to this caller it is not.
@@ -561,6 +588,7 @@ impl Supervisor {
         let result = result.map_err(|failed| not_written(&failed));
         match after {
             AfterStore::Registered { asker, config, private } => {
+                self.audit_machine(asker, Kind::Register, &config, result.as_ref().err());
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is registered by {}", self.name(asker.process));
@@ -570,6 +598,7 @@ impl Supervisor {
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
             AfterStore::Unregistered { asker, config, owner } => {
+                self.audit_machine(asker, Kind::Unregister, &config, result.as_ref().err());
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
                     tracing::info!("{config} is unregistered by {}", self.name(asker.process));
@@ -607,11 +636,11 @@ fn unknown(ask: &Ask, config: &str) -> Error {
 /// so no permission of the caller's is blamed.
 fn not_written(failed: &Failed) -> Error {
     let text = format!("{}: {}", failed.path.display(), failed.text);
-    match Errno::from_raw_os_error(failed.errno) {
-        Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::ROFS => {
-            Error::with(ErrorCode::InsufficientResources, text)
-        }
-        _ => Error::unspecified(text),
+    let lacking = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::ROFS];
+    if lacking.iter().any(|errno| errno.raw_os_error() == failed.errno) {
+        Error::with(ErrorCode::InsufficientResources, text)
+    } else {
+        Error::unspecified(text)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use ::link::Outbox;
+use ::link::audit::Outcome;
 use ::link::gateway::ToAuthd;
 use ::link::security::{self, Ask};
 use ::link::wire::Inner;
@@ -25,7 +26,8 @@ const MOST: usize = 64;
 pub struct Gateway {
     link: Option<Outbox<ToAuthd>>,
     next: u64,
-    waiting: HashMap<u64, Asker>,
+    /// Who, and what he wants changed; nothing for a look.
+    waiting: HashMap<u64, (Asker, Option<&'static str>)>,
 }
 
 impl Supervisor {
@@ -38,7 +40,10 @@ impl Supervisor {
     /// There is none any more.
     pub fn unlinked(&mut self) {
         self.gateway.link = None;
-        for (_, asker) in std::mem::take(&mut self.gateway.waiting) {
+        for (_, (asker, what)) in std::mem::take(&mut self.gateway.waiting) {
+            if let Some(what) = what {
+                self.audit_settings(asker, what, Outcome::Failed, "the gateway did not answer");
+            }
             self.settle(asker, Err(unreachable("vmware-authd went away before it answered")));
         }
     }
@@ -55,6 +60,11 @@ impl Supervisor {
         if !admin {
             return Err("it asks what only administrators may".into());
         }
+        let what = match ask {
+            Ask::Look {} => None,
+            Ask::Activate { .. } => Some("which ports are encrypted"),
+            Ask::CreateCertificate { .. } => Some("a new certificate"),
+        };
         let gateway = &mut self.gateway;
         if gateway.waiting.len() >= MOST {
             return self.answer_or(asker, Err(unreachable("too many questions wait for vmware-authd")));
@@ -63,7 +73,7 @@ impl Supervisor {
         let asked = ToAuthd::Security { question, ask: Inner(ask) };
         if gateway.link.as_ref().is_some_and(|link| link.push(asked, Vec::new()).is_ok()) {
             gateway.next += 1;
-            gateway.waiting.insert(question, asker);
+            gateway.waiting.insert(question, (asker, what));
             return Ok(());
         }
         let text = "vmware-authd, which keeps certificate and policy, is not connected";
@@ -73,7 +83,14 @@ impl Supervisor {
     /// The gateway answers.
     pub fn gateway_answered(&mut self, question: u64, answer: security::Answer) {
         // One that nobody asked for, or of a process that has gone, is for nobody.
-        if let Some(asker) = self.gateway.waiting.remove(&question) {
+        if let Some((asker, what)) = self.gateway.waiting.remove(&question) {
+            if let Some(what) = what {
+                let (outcome, text) = match &answer {
+                    security::Answer::Failed { text, .. } => (Outcome::Failed, text.as_str()),
+                    _ => (Outcome::Ok, ""),
+                };
+                self.audit_settings(asker, what, outcome, text);
+            }
             self.settle(asker, Ok(Answer::Security { answer: Inner(answer) }));
         }
     }

@@ -22,13 +22,16 @@ use hypervisor::event_log::{self, LogRights};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
-use super::Event;
+use super::{Event, journal};
 
 /// Jobs that share a flush at most.
 const BATCH: usize = 4096;
 
 /// Mode of the lists, as in the original.
 const LIST_MODE: u32 = 0o644;
+
+/// Length of the journal, in bytes, from which on what is forgotten is taken out.
+const JOURNAL_TURN: u64 = 1 << 20;
 
 /// Mode of the journal, which names paths of users.
 const JOURNAL_MODE: u32 = 0o600;
@@ -129,12 +132,35 @@ impl Store {
 
 /// The writer's thread.
 fn write_all(places: &Places, queue: &blocking::Receiver<Job>, events: &mpsc::Sender<Event>) {
+    let mut turn = JOURNAL_TURN;
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         batch.extend(queue.try_iter().take(BATCH));
         let results = carry_out(places, &batch);
+        turn = shorten_journal(&places.journal, turn);
         if events.blocking_send(Event::Stored(results)).is_err() {
             return;
+        }
+    }
+}
+
+/// Takes what is forgotten out of a journal that is longer than `turn`; returns the length that is too long
+/// from then on. One that cannot be made shorter stays as it is.
+fn shorten_journal(path: &Path, turn: u64) -> u64 {
+    if !std::fs::metadata(path).is_ok_and(|facts| facts.len() > turn) {
+        return turn;
+    }
+    let shorter = std::fs::read(path).and_then(|bytes| {
+        let shorter = journal::compacted(&String::from_utf8_lossy(&bytes));
+        replace_journal(path, &shorter).map(|()| shorter.len() as u64)
+    });
+    // All of it was in memory, twice; it will not be needed again soon.
+    crate::sys::give_memory_back();
+    match shorter {
+        Ok(length) => length.saturating_mul(2).max(JOURNAL_TURN),
+        Err(error) => {
+            tracing::warn!("{} is not made shorter: {error}", path.display());
+            turn.saturating_mul(2)
         }
     }
 }
@@ -147,7 +173,7 @@ pub type Results = Vec<(u64, Result<(), Failed>)>;
 pub struct Failed {
     /// The file.
     pub path: PathBuf,
-    /// `errno`, or 0.
+    /// `errno`, or 0 where it is not known.
     pub errno: i32,
     /// The system's text.
     pub text: String,
@@ -156,11 +182,14 @@ pub struct Failed {
 impl Failed {
     fn new(path: &Path, error: &io::Error) -> Self {
         tracing::error!("cannot write {}: {error}", path.display());
-        Failed {
-            path: path.to_owned(),
-            errno: error.raw_os_error().unwrap_or_default(),
-            text: error.to_string(),
-        }
+        // An error that says more than the system did has kept the kind only.
+        let errno = error.raw_os_error().unwrap_or_else(|| match error.kind() {
+            io::ErrorKind::StorageFull => rustix::io::Errno::NOSPC.raw_os_error(),
+            io::ErrorKind::QuotaExceeded => rustix::io::Errno::DQUOT.raw_os_error(),
+            io::ErrorKind::ReadOnlyFilesystem => rustix::io::Errno::ROFS.raw_os_error(),
+            _ => 0,
+        });
+        Failed { path: path.to_owned(), errno, text: error.to_string() }
     }
 }
 
@@ -366,6 +395,20 @@ mod tests {
         assert!(results.iter().any(|(number, result)| *number == 2 && result.is_ok()));
         let (_, failed) = results.iter().find(|(number, _)| *number == 1).unwrap();
         assert_eq!(failed.as_ref().unwrap_err().errno, rustix::io::Errno::NOENT.raw_os_error());
+    }
+
+    #[test]
+    fn a_long_journal_loses_what_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks");
+        let read = || std::fs::read_to_string(&path).unwrap();
+        let lines: String = (1..=100).map(journal::forget).collect::<String>() + &journal::last(100);
+        std::fs::write(&path, &lines).unwrap();
+        assert_eq!(shorten_journal(&path, lines.len() as u64), lines.len() as u64);
+        assert_eq!(read(), lines);
+        assert_eq!(shorten_journal(&path, 9), JOURNAL_TURN);
+        assert_eq!(read(), journal::last(100));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, JOURNAL_MODE & 0o777);
     }
 
     #[test]

@@ -17,20 +17,24 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use link::Identity;
+use link::audit::{Audit, Kind, Origin, Outcome};
 use link::identity::for_log;
+use link::ration::Ration;
+use link::settings::AuditLevel;
+use link::{Identity, Proof};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Event;
 use super::admission::Admission;
+use super::auditing::Did;
 use super::connect::Connecting;
 use super::counter::{Counter, Tally};
 use super::journal::Owner;
 use super::machines::Machines;
+use super::observe::Observe;
 use super::processes::{self, Handles, ProcessEvent, ProcessId};
 use super::questions::{Claim, Shared, UnderWay};
-use super::ration::Ration;
 use super::security::Gateway;
 use super::sharing::Sharing;
 use crate::channel::{SessionFacts, ToCore, ToSession};
@@ -55,6 +59,8 @@ pub struct Template {
     pub root: String,
     /// `serverd.eventlog.dir`, below the root.
     pub event_logs: String,
+    /// Number of `audit.level`.
+    pub audit: u8,
 }
 
 /// Exactly whose process it is: the same uid with other groups is somebody else.
@@ -83,6 +89,11 @@ struct Live {
     name: Arc<str>,
     /// Numeric address, or `unix`.
     peer: Arc<str>,
+    /// The caller's port, or process.
+    origin: u32,
+    tls: bool,
+    /// The login was by password.
+    pass: bool,
     /// Time of login, Unix seconds.
     since: i64,
 }
@@ -133,6 +144,8 @@ pub struct Supervisor {
     current: HashMap<Key, ProcessId>,
     tally: Tally,
     pub(super) machines: Machines,
+    pub(super) observe: Observe,
+    pub(super) audit: Audit,
     next_process: ProcessId,
     next_session: u64,
     pub(super) stopping: bool,
@@ -155,6 +168,8 @@ impl Supervisor {
             current: HashMap::new(),
             tally: Tally::default(),
             machines: Machines::default(),
+            observe: Observe::default(),
+            audit: Audit::off(),
             next_process: 1,
             next_session: 1,
             stopping: false,
@@ -244,6 +259,7 @@ impl Supervisor {
         let id = self.next_process;
         self.next_process += 1;
         let process = self.start(id, key.clone(), owner)?;
+        self.observe.process(id, &process.counter);
         self.processes.insert(id, process);
         self.current.insert(key, id);
         Ok(id)
@@ -255,7 +271,7 @@ impl Supervisor {
         let page = counter.share().map_err(describe)?;
         let news = self.shared.inventory.news().map_err(describe)?;
         let handles = processes::spawn(id, owner, &self.events).map_err(describe)?;
-        let Template { product, idle, historic_bugs, admin_group, level, root, event_logs } =
+        let Template { product, idle, historic_bugs, admin_group, level, root, event_logs, audit } =
             self.template.clone();
         let admin =
             key.uid == 0 || admin_group.is_some_and(|group| key.gid == group || key.groups.contains(&group));
@@ -273,6 +289,7 @@ impl Supervisor {
             level,
             root,
             event_logs,
+            audit,
         };
         handles.outbox.push(start, vec![page, news]).map_err(|error| error.to_string())?;
         let name = for_log(owner.name.as_bytes());
@@ -288,7 +305,7 @@ impl Supervisor {
             sent: 0,
             on_the_way: BTreeMap::new(),
             live: BTreeMap::new(),
-            ration: Ration::new(Instant::now()),
+            ration: Ration::new(Instant::now().into_std()),
             broken: false,
             channel_ended: false,
             exited: None,
@@ -352,13 +369,25 @@ impl Supervisor {
                 let name = shared(&identity.name, |live| &live.name);
                 let peer = shared(&identity.peer, |live| &live.peer);
                 let since = i64::try_from(identity.login_time).unwrap_or(i64::MAX);
-                process.live.insert(number, Live { name, peer, since });
+                let (tls, pass) = (identity.tls, identity.proof == Proof::Pam);
+                process.live.insert(number, Live { name, peer, origin: identity.origin, tls, pass, since });
+                self.observe.sessions_begun += 1;
+                self.audit_session(id, Kind::SessionBegin, number, Outcome::Ok);
             }
             ToCore::Closed { numbers } => {
                 let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
                 if numbers.is_empty() {
                     return Err("it closed no session".into());
                 }
+                if self.audit.wants(AuditLevel::Changes) {
+                    // While it is still known who they were.
+                    let had = |number: &&u64| process.live.contains_key(number);
+                    let known: Vec<u64> = numbers.iter().filter(had).copied().collect();
+                    for number in known {
+                        self.audit_session(id, Kind::SessionEnd, number, Outcome::Ok);
+                    }
+                }
+                let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
                 for number in &numbers {
                     if process.live.remove(number).is_none() {
                         return Err(format!("it closed session {number}, which it does not have"));
@@ -384,7 +413,7 @@ impl Supervisor {
                 if crate::log::level_number(level) > self.template.level {
                     return Err("it logs what it was told not to log".into());
                 }
-                if let Some(dropped) = process.ration.allow(Instant::now()) {
+                if let Some(dropped) = process.ration.allow(Instant::now().into_std()) {
                     let (pid, name) = (process.handles.pid, &process.name);
                     if dropped > 0 {
                         tracing::warn!("session process {pid} of {name}: {dropped} lines dropped");
@@ -395,9 +424,15 @@ impl Supervisor {
             ToCore::Ask { question, ask } => self.ask(id, question, ask.0, fds)?,
             ToCore::Progress { task, done, total } => self.shared.tasks.progress(id, task, done, total)?,
             ToCore::TaskEnded { task, end, done, total } => {
+                let told = end.clone();
                 self.shared.tasks.ended(id, task, end, done, total)?;
                 self.tasks_changed();
                 self.announce_task(id, task);
+                self.audit_task_end(id, task, &told);
+            }
+            ToCore::Did { session, request, op, code, machine, paths } => {
+                let pid = process.handles.pid;
+                self.audit_operation(id, pid, Did { session, request, op, code, machine, paths });
             }
             ToCore::Cleaned { task, left } => {
                 self.shared.tasks.cleaned(id, task, &left)?;
@@ -462,6 +497,29 @@ impl Supervisor {
         Some(SessionFacts { name, time: live.since, address, console: false })
     }
 
+    /// Login name and origin of a session that a process has.
+    pub(super) fn origin_of(&self, id: ProcessId, session: u64) -> Option<(String, Origin)> {
+        let live = self.processes.get(&id)?.live.get(&session)?;
+        let login = if live.pass { "PASS" } else { "LOCAL" };
+        Some((live.name.to_string(), Origin::new(&live.peer, live.origin, live.tls, login)))
+    }
+
+    /// Rights that are being looked at, or wait for that.
+    pub(super) fn waiting_proofs(&self) -> u64 {
+        let waiting = |process: &Process| process.claims.waiting.len() + usize::from(process.claims.proving);
+        self.processes.values().map(waiting).sum::<usize>() as u64
+    }
+
+    /// What the processes that have ended counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The counters of the others.
+    pub(super) fn counters(&self) -> impl Iterator<Item = (ProcessId, &Counter)> {
+        self.processes.iter().map(|(id, process)| (*id, &process.counter))
+    }
+
     /// Lets session processes know whether there is any running machine to ask about.
     pub fn publish_running(&self) {
         let count = self.machines.connected().count();
@@ -514,8 +572,20 @@ impl Supervisor {
         if !self.processes.get(&id).is_some_and(over) {
             return;
         }
+        if self.audits() {
+            let live: Vec<u64> = self
+                .processes
+                .get(&id)
+                .into_iter()
+                .flat_map(|process| process.live.keys().copied())
+                .collect();
+            for number in live {
+                self.audit_session(id, Kind::SessionEnd, number, Outcome::Failed);
+            }
+        }
         let Some(process) = self.processes.remove(&id) else { return };
         self.tally.keep(&process.counter);
+        self.observe.ended(id);
         let live = u32::try_from(process.live.len()).unwrap_or(u32::MAX);
         admission.closed(process.key.uid, live);
         self.detach(|gone, _| gone == id);

@@ -45,7 +45,7 @@ const TURN_DOCUMENTS: usize = 256;
 pub const MAX_WAITING: usize = 8 * 1024 * 1024;
 
 /// How long so much may wait without a single byte being read.
-pub const MAX_STALL: Duration = Duration::from_secs(60);
+pub const MAX_STALL: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
 
 /// How long a connection that we close waits for the client to close too, so that the last reply is
 /// not lost with it.
@@ -242,11 +242,14 @@ impl Connection {
                 return;
             };
             match inbox.next() {
-                Ok(Some(document)) => match server.handle(&self.mark.ctx, document, &mut busy.unsent) {
-                    Handled::Done => {}
-                    Handled::Close => busy.closing = true,
-                    Handled::Slow(work) => busy.work = Some(work),
-                },
+                Ok(Some(document)) => {
+                    match server.handle(&self.mark.ctx, document, &mut busy.unsent) {
+                        Handled::Done => {}
+                        Handled::Close => busy.closing = true,
+                        Handled::Slow(work) => busy.work = Some(work),
+                    }
+                    self.mark.heard();
+                }
                 Ok(None) => {
                     busy.drained = true;
                     if inbox.is_empty()
@@ -258,10 +261,11 @@ impl Connection {
                 Err(reason) => {
                     server.refuse(&self.mark.ctx, reason, &mut busy.unsent);
                     busy.closing = true;
+                    self.mark.heard();
                 }
             }
-            // The request in flight is the last one; what else was sent ahead is dropped.
-            if server.stopping() && busy.work.is_none() {
+            // The request in flight is the last one; what else was sent ahead is dropped. Half a request is none.
+            if server.stopping() && busy.work.is_none() && !busy.drained {
                 busy.closing = true;
             }
             if busy.drained || busy.closing || busy.work.is_some() {

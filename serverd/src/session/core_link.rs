@@ -194,14 +194,14 @@ fn beside(what: &'static str) -> Failure {
 }
 
 fn status(facts: TaskFacts) -> Status {
-    let TaskFacts { id, op, user, state, done, total, start, end } = facts;
+    let TaskFacts { id, op, user, state, done, total, start, end, seconds } = facts;
     let (state, error) = match state {
         TaskEnd::Running => (State::Running, None),
         TaskEnd::Done => (State::Done, None),
         TaskEnd::Stopped => (State::Stopped, None),
         TaskEnd::Failed { code, text } => (State::Failed, Some((code, text))),
     };
-    Status { id, op, user, state, done, total, start, end: (end > 0).then_some(end), error }
+    Status { id, op, user, state, done, total, start, end: (end > 0).then_some(end), seconds, error }
 }
 
 impl Core for CoreLink {
@@ -404,7 +404,7 @@ impl Core for CoreLink {
     fn readable(&self, descriptor: OwnedFd) -> Later<'_, ()> {
         Box::pin(async move {
             let wait =
-                async { crate::sys::register(descriptor, Interest::READABLE)?.readable().await.map(drop) };
+                async { link::reactor::register(descriptor, Interest::READABLE)?.readable().await.map(drop) };
             wait.await.map_err(|error| Failure::internal("waiting for a descriptor", error))
         })
     }

@@ -11,12 +11,14 @@
 //! * [`become_user`] gives up everything that the caller does not have.
 //! * [`connection`] is one session; [`socket`] its socket; [`server`] carries out a request.
 //! * [`core_link`] asks the core; [`inventory`] is its copy of the list of machines.
+//! * [`audit`] tells the core what was done.
 //! * [`tasks`] runs what outlives its request.
 //!
 //! The process ends when the core says so, when the core is gone, or on SIGTERM: each connection then
 //! finishes the request it works on, and what a client sent ahead is dropped. After an idle time
 //! without sessions it offers the core to leave.
 
+pub mod audit;
 pub mod become_user;
 pub mod connection;
 pub mod core_link;
@@ -36,12 +38,14 @@ use std::time::Duration;
 
 use handlers::tasks::Partial;
 use handlers::{Caller, Ctx, User};
+use link::settings::AuditLevel;
 use link::{Channel, Layout, Outbox};
 use ops::Product;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use self::audit::Audit;
 use self::core_link::CoreLink;
 use self::server::Server;
 use crate::channel::{ToCore, ToSession};
@@ -52,6 +56,10 @@ const BLOCKING_THREADS: usize = 32;
 
 /// Stack of such a thread, in bytes.
 const BLOCKING_STACK: usize = 512 * 1024;
+
+/// How long a caller who has just come may take to ask something when the process is to end: he was told that he
+/// is connected.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long requests in flight may take when the process is to end. The core waits about as long.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -85,7 +93,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_stack_size(BLOCKING_STACK)
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let result = runtime.block_on(run(channel));
+    let result = link::reactor::run(&runtime, run(channel));
     // Idle connections are closed by the end of the process; requests that are stuck in the file
     // system end with it.
     runtime.shutdown_background();
@@ -93,7 +101,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Standard input as the channel to the core; `/dev/null` takes its place.
-fn take_channel() -> Result<OwnedFd, Box<dyn Error>> {
+pub(crate) fn take_channel() -> Result<OwnedFd, Box<dyn Error>> {
     let stdin = io::stdin();
     let wrong = "this command is started by vmserverd itself";
     let kind = sockopt::socket_type(&stdin).map_err(|_| wrong)?;
@@ -122,6 +130,7 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
             level,
             root,
             event_logs,
+            audit,
         },
         fds,
     )) = channel.recv().await?
@@ -149,9 +158,11 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
     });
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 
+    let core = Arc::new(CoreLink::new(outbox, news));
+    let audit = Audit::new(AuditLevel::from_number(audit), Arc::clone(&core));
     let mut session = Session {
-        server: Server::new(handlers::link()?, figures),
-        core: Arc::new(CoreLink::new(outbox, news)),
+        server: Server::new(handlers::link()?, figures, audit),
+        core,
         callers: HashMap::new(),
         product: Product::new("GSX", &title, &version, &build),
         product_number,
@@ -160,6 +171,7 @@ async fn run(channel: OwnedFd) -> Result<(), Box<dyn Error>> {
         event_logs: event_logs.into(),
         user: User { name: String::new(), uid, gid, groups, home: String::new(), admin },
         received: 0,
+        fresh: Instant::now(),
     };
     session.serve(&channel, Duration::from_secs(u64::from(idle))).await
 }
@@ -179,6 +191,8 @@ struct Session {
     user: User,
     /// Sessions ever received.
     received: u64,
+    /// Until then the latest of them is new.
+    fresh: Instant,
 }
 
 impl Session {
@@ -196,7 +210,8 @@ impl Session {
         // When to offer to leave; none while there are sessions, or after the offer.
         let mut leave = Some(Instant::now() + idle);
         loop {
-            if deadline.is_some() && server.busy() == 0 && tasks.is_empty() {
+            let fresh = server.silent() > 0 && Instant::now() < self.fresh;
+            if deadline.is_some() && server.busy() == 0 && tasks.is_empty() && !fresh {
                 break;
             }
             tokio::select! {
@@ -207,6 +222,7 @@ impl Session {
                     Ok(Some((ToSession::Session { number, name, home, early, machine }, fds))) => {
                         leave = None;
                         self.received += 1;
+                        self.fresh = Instant::now() + FRESH;
                         // A core that has just died shows as the end of the channel.
                         let _ = channel.send(&ToCore::Accepted { number }, &[]).await;
                         self.begin(number, name, home, machine, &early, fds);
@@ -252,6 +268,7 @@ impl Session {
                     let _ = channel.send(&ToCore::Idle { received: self.received }, &[]).await;
                 },
                 () = until(deadline) => break,
+                () = sleep_until(self.fresh), if fresh && deadline.is_some() => {}
                 _ = terminate.recv() => {
                     tasks.stop_all();
                     finish(&server, &mut deadline);

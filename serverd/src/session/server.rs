@@ -24,6 +24,7 @@ use ops::guard::Document;
 use ops::{Error, Fault, Inbox, Reason, envelope};
 use tokio::sync::Notify;
 
+use super::audit::{Audit, Subject};
 use crate::figures::{Figures, NO_OP};
 
 /// Reply buffers larger than this are not kept for reuse, in bytes.
@@ -46,7 +47,7 @@ impl fmt::Display for RequestId {
 pub type Slow = Pin<Box<dyn Future<Output = Vec<u8>>>>;
 
 /// One request, for its reply, the log and the figures.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Asked {
     id: RequestId,
     /// Index of the operation, or [`NO_OP`].
@@ -54,6 +55,8 @@ struct Asked {
     /// Its name; empty when there is none.
     name: &'static str,
     since: Instant,
+    /// What it is about, where the audit wants to know.
+    subject: Option<Box<Subject>>,
 }
 
 /// What became of a request.
@@ -70,6 +73,7 @@ pub enum Handled {
 pub struct Server {
     linked: Linked,
     figures: Figures,
+    audit: Audit,
     process: u32,
     requests: Cell<u64>,
     /// The buffer for replies, lent to whichever connection is at work.
@@ -79,6 +83,7 @@ pub struct Server {
     stopping: Cell<bool>,
     busy: Cell<usize>,
     live: Cell<usize>,
+    silent: Cell<usize>,
     /// Sessions that have ended and were not reported.
     ended: RefCell<Vec<u64>>,
     /// Raised when the server is told to stop.
@@ -88,12 +93,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server whose requests are counted in `figures`.
+    /// A server whose requests are counted in `figures`, and told to the audit.
     #[must_use]
-    pub fn new(linked: Linked, figures: Figures) -> Rc<Self> {
+    pub fn new(linked: Linked, figures: Figures, audit: Audit) -> Rc<Self> {
         Rc::new(Server {
             linked,
             figures,
+            audit,
             process: std::process::id(),
             requests: Cell::new(0),
             buffer: RefCell::new(Vec::new()),
@@ -101,6 +107,7 @@ impl Server {
             stopping: Cell::new(false),
             busy: Cell::new(0),
             live: Cell::new(0),
+            silent: Cell::new(0),
             ended: RefCell::new(Vec::new()),
             stop: Notify::new(),
             changed: Notify::new(),
@@ -112,16 +119,18 @@ impl Server {
         let mut asked = self.next_request();
         let request = match envelope::parse(document) {
             Ok(request) => request,
-            Err(fault) => return self.fail(ctx, asked, fault.into(), out),
+            Err(fault) => return self.fail(ctx, &asked, fault.into(), out),
         };
         (asked.op, asked.name) = (request.op.index(), request.row().name);
+        asked.subject = self.audit.subject(&request, ctx.machine.as_deref());
         let request = match request.admit(ctx.user.admin) {
             Ok(request) => request,
-            Err(fault) => return self.fail(ctx, asked, fault.into(), out),
+            Err(fault) => return self.fail(ctx, &asked, fault.into(), out),
         };
         let Some(run) = self.linked.get(request.op) else {
             // Linking has made sure that this does not happen.
-            return self.fail(ctx, asked, Failure::internal("finding the handler", asked.name), out);
+            let failure = Failure::internal("finding the handler", asked.name);
+            return self.fail(ctx, &asked, failure, out);
         };
         let start = out.len();
         let input = request.into_input().about(ctx.machine.as_deref());
@@ -130,13 +139,13 @@ impl Server {
                 let result = caught(|| handler(ctx, input, out));
                 match result {
                     Ok(()) => {
-                        self.count(asked, false);
+                        self.count(ctx, &asked, 0);
                         Handled::Done
                     }
                     Err(failure) => {
                         // A handler that gave up half-way has left half a reply.
                         out.truncate(start);
-                        self.fail(ctx, asked, failure, out)
+                        self.fail(ctx, &asked, failure, out)
                     }
                 }
             }
@@ -149,7 +158,7 @@ impl Server {
                     };
                     Handled::Slow(self.slow(ctx, asked, task))
                 }
-                Err(failure) => self.fail(ctx, asked, failure, out),
+                Err(failure) => self.fail(ctx, &asked, failure, out),
             },
             Run::Async(prepare) => match caught(|| prepare(ctx, input)) {
                 Ok(later) => {
@@ -158,15 +167,15 @@ impl Server {
                     // does is polled again by whoever waits for it.
                     match Pin::new(&mut later).poll(&mut Context::from_waker(Waker::noop())) {
                         Poll::Ready(Ok(reply)) => {
-                            self.count(asked, false);
+                            self.count(ctx, &asked, 0);
                             out.extend_from_slice(&reply);
                             Handled::Done
                         }
-                        Poll::Ready(Err(failure)) => self.fail(ctx, asked, failure, out),
+                        Poll::Ready(Err(failure)) => self.fail(ctx, &asked, failure, out),
                         Poll::Pending => Handled::Slow(self.slow(ctx, asked, later)),
                     }
                 }
-                Err(failure) => self.fail(ctx, asked, failure, out),
+                Err(failure) => self.fail(ctx, &asked, failure, out),
             },
         }
     }
@@ -182,12 +191,12 @@ impl Server {
         Box::pin(async move {
             match work.await {
                 Ok(reply) => {
-                    server.count(asked, false);
+                    server.count(&ctx, &asked, 0);
                     reply
                 }
                 Err(failure) => {
                     let mut reply = Vec::new();
-                    server.fail(&ctx, asked, failure, &mut reply);
+                    server.fail(&ctx, &asked, failure, &mut reply);
                     reply
                 }
             }
@@ -197,12 +206,12 @@ impl Server {
     /// Answers a stream that is not XML or exceeds a limit.
     pub fn refuse(&self, ctx: &Ctx, reason: Reason, out: &mut Vec<u8>) {
         let asked = self.next_request();
-        self.fail(ctx, asked, Fault::Malformed(reason).into(), out);
+        self.fail(ctx, &asked, Fault::Malformed(reason).into(), out);
     }
 
     /// Turns a failure into its reply and logs it: the only place that does.
-    fn fail(&self, ctx: &Ctx, asked: Asked, failure: Failure, out: &mut Vec<u8>) -> Handled {
-        let Asked { id, name, .. } = asked;
+    fn fail(&self, ctx: &Ctx, asked: &Asked, failure: Failure, out: &mut Vec<u8>) -> Handled {
+        let (id, name) = (asked.id, asked.name);
         let (error, closes) = match failure {
             Failure::Told(fault) => {
                 tracing::debug!("request {id} {name}: {fault}");
@@ -215,7 +224,7 @@ impl Server {
             }
         };
         envelope::write_error(out, &ctx.product, &error);
-        self.count(asked, true);
+        self.count(ctx, asked, error.code.number());
         if closes { Handled::Close } else { Handled::Done }
     }
 
@@ -223,12 +232,14 @@ impl Server {
         let number = self.requests.get() + 1;
         self.requests.set(number);
         let id = RequestId { process: self.process, number };
-        Asked { id, op: NO_OP, name: "", since: Instant::now() }
+        Asked { id, op: NO_OP, name: "", since: Instant::now(), subject: None }
     }
 
-    /// Counts a request whose reply is complete; before any of the reply can be read.
-    fn count(&self, asked: Asked, failed: bool) {
-        self.figures.count(asked.op, failed, asked.since.elapsed());
+    /// Counts a request whose reply is complete, before any of the reply can be read, and tells the audit.
+    /// The code is 0 for success.
+    fn count(&self, ctx: &Ctx, asked: &Asked, code: i32) {
+        self.figures.count(asked.op, code != 0, asked.since.elapsed());
+        self.audit.tell(ctx.session, asked.id.number, asked.op, code, asked.subject.as_deref());
     }
 
     /// Borrows the reply buffer, empty.
@@ -280,6 +291,12 @@ impl Server {
         self.live.get()
     }
 
+    /// How many of them have not asked anything yet.
+    #[must_use]
+    pub fn silent(&self) -> usize {
+        self.silent.get()
+    }
+
     /// Numbers of the sessions that have ended since the last call.
     #[must_use]
     pub fn take_ended(&self) -> Vec<u64> {
@@ -295,7 +312,8 @@ impl Server {
     /// Registers a connection of a session until the mark is dropped.
     pub(super) fn mark_live(self: &Rc<Self>, ctx: Ctx) -> LiveMark {
         self.live.set(self.live.get() + 1);
-        LiveMark { server: Rc::clone(self), ctx }
+        self.silent.set(self.silent.get() + 1);
+        LiveMark { server: Rc::clone(self), silent: Cell::new(true), ctx }
     }
 }
 
@@ -314,6 +332,8 @@ impl Drop for BusyMark {
 /// See [`Server::live`].
 pub(super) struct LiveMark {
     server: Rc<Server>,
+    /// Counted in [`Server::silent`].
+    silent: Cell<bool>,
     /// The session.
     pub(super) ctx: Ctx,
 }
@@ -323,10 +343,21 @@ impl LiveMark {
     pub(super) fn server(&self) -> &Rc<Server> {
         &self.server
     }
+
+    /// The caller has asked something.
+    pub(super) fn heard(&self) {
+        if self.silent.replace(false) {
+            self.server.silent.set(self.server.silent.get().saturating_sub(1));
+            if self.server.stopping() {
+                self.server.changed.notify_one();
+            }
+        }
+    }
 }
 
 impl Drop for LiveMark {
     fn drop(&mut self) {
+        self.heard();
         self.server.live.set(self.server.live.get().saturating_sub(1));
         self.server.ended.borrow_mut().push(self.ctx.session);
         self.server.changed.notify_one();

@@ -37,7 +37,7 @@ impl Socket {
         if sockopt::set_tcp_nodelay(&fd, true).is_ok() {
             sockopt::set_socket_keepalive(&fd, true)?;
         }
-        Ok(Socket { fd: Some(crate::sys::register(fd, Interest::READABLE)?), both: false })
+        Ok(Socket { fd: Some(link::reactor::register(fd, Interest::READABLE)?), both: false })
     }
 
     fn fd(&self) -> io::Result<&AsyncFd<OwnedFd>> {
@@ -119,7 +119,7 @@ impl Socket {
             && let Some(fd) = self.fd.take()
         {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            self.fd = Some(crate::sys::register(fd.into_inner(), interest)?);
+            self.fd = Some(link::reactor::register(fd.into_inner(), interest)?);
             self.both = true;
         }
         Ok(())

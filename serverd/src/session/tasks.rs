@@ -24,6 +24,9 @@ use crate::channel::{TaskEnd, ToCore};
 /// How often the core is told how far tasks are.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
+/// How far a task stands back behind requests, of all users, when the processors are busy.
+const TASK_NICE: i32 = 10;
+
 /// Stack of a task's thread, in bytes.
 const STACK: usize = 512 * 1024;
 
@@ -82,6 +85,9 @@ impl Tasks {
         drop(running);
         let tasks = Arc::clone(self);
         let run = move || {
+            // This thread's alone, as Linux has it: requests are answered first when there is not enough for
+            // both. A thread that cannot lower itself copies all the same.
+            let _ = rustix::process::nice(TASK_NICE);
             let result = catch_unwind(AssertUnwindSafe(|| work(&progress)));
             tasks.ended(id, &progress, result.unwrap_or_else(|_| Err(Error::internal(format!("task {id}")))));
         };
@@ -98,9 +104,11 @@ impl Tasks {
             Err(error) => TaskEnd::Failed { code: error.code.number(), text: error.text },
         };
         let (done, total) = (progress.done(), progress.total());
-        // Whoever sees no task must find its end among the news.
+        // Both at once: whoever sees no task must find its end among the news, and nothing may be reported of a
+        // task behind its end, for which the core would end this process.
+        let mut running = self.lock();
+        running.tasks.remove(&task);
         let _ = self.ends.send(ToCore::TaskEnded { task, end, done, total });
-        self.lock().tasks.remove(&task);
     }
 
     /// Tells a task to stop.

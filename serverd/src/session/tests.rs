@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::connection::{self, MAX_WAITING};
+use super::connection::{self, MAX_STALL, MAX_WAITING};
 use super::server::Server;
 use crate::figures::{Figures, WORDS};
 
@@ -139,7 +139,7 @@ impl Fixture {
             core: core.clone(),
         };
         Fixture {
-            server: Server::new(handlers::link().unwrap(), counter),
+            server: Server::new(handlers::link().unwrap(), counter, super::audit::Audit::off()),
             ctx: Ctx::new(Arc::new(caller), 1),
             core,
             counter,
@@ -157,12 +157,7 @@ impl Fixture {
 }
 
 fn run<F: Future<Output = ()>>(test: impl FnOnce(Fixture) -> F) {
-    run_with(false, test);
-}
-
-fn run_with<F: Future<Output = ()>>(paused: bool, test: impl FnOnce(Fixture) -> F) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(paused).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async { test(Fixture::new()).await });
 }
 
@@ -356,7 +351,7 @@ fn a_pipelining_client_does_not_starve_another() {
 
 #[test]
 fn a_client_that_does_not_read_is_dropped_when_too_much_waits_for_too_long() {
-    run_with(true, |fixture| async move {
+    run(|fixture| async move {
         let mut client = fixture.connect(b"");
         let size = {
             client.write_all(TABLE.as_bytes()).await.unwrap();
@@ -370,7 +365,7 @@ fn a_client_that_does_not_read_is_dropped_when_too_much_waits_for_too_long() {
             fixture.server.changed.notified().await;
         }
         let waited = begin.elapsed();
-        assert!((60..70).contains(&waited.as_secs()), "{waited:?}");
+        assert!(waited >= MAX_STALL && waited < 10 * MAX_STALL, "{waited:?}");
         let mut text = String::new();
         let _ = reader.read_to_string(&mut text).await;
         assert!(text.len() < enough * size);
@@ -380,13 +375,13 @@ fn a_client_that_does_not_read_is_dropped_when_too_much_waits_for_too_long() {
 
 #[test]
 fn a_client_that_reads_late_gets_everything() {
-    run_with(true, |fixture| async move {
+    run(|fixture| async move {
         // Below the limit there is no hurry, however long it takes.
         let requests = 3 * MAX_WAITING / 4 / 220;
         let mut client = fixture.connect(b"");
         client.write_all(inc(0).repeat(requests).as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+        tokio::time::sleep(MAX_STALL + MAX_STALL / 2).await;
         assert_eq!(rest(&mut client).await.lines().count(), requests);
     });
 }
@@ -417,7 +412,7 @@ fn an_idle_connection_is_small() {
         let (_client, server) = std::os::unix::net::UnixStream::pair().unwrap();
         let task = connection::serve(&fixture.server, fixture.ctx.clone(), server.into(), b"");
         let size = size_of_val(&task);
-        assert!(size <= 184, "{size} bytes");
+        assert!(size <= 192, "{size} bytes");
         drop(task);
     });
 }

@@ -30,7 +30,7 @@ pub fn own_uid() -> u32 {
 
 /// The identity of a user, proven by this very test.
 pub fn identity(uid: u32) -> Identity {
-    Account::by_uid(uid).unwrap().identity(Proof::Unix, "unix".into(), false, 1_795_000_000)
+    Account::by_uid(uid).unwrap().identity(Proof::Unix, ("unix".into(), 1), false, 1_795_000_000)
 }
 
 /// A root directory and what runs below it.
@@ -95,7 +95,7 @@ impl Instance {
     pub async fn accept(&mut self) -> Gateway {
         let accepted = self.listener.as_mut().unwrap().accept();
         let socket = tokio::time::timeout(PATIENCE, accepted).await.expect("no link").unwrap();
-        let channel = Channel::from_socket(socket);
+        let channel = Channel::from_socket(socket).unwrap();
         let mut gateway = Gateway { channel, next: 1 };
         assert!(matches!(gateway.message().await, ToAuthd::Hello { .. }));
         gateway

@@ -117,7 +117,7 @@ fn stable(op: &str, node: Node<'_, '_>, text: &str) -> Option<&'static str> {
         ("VMServerd_GetResource", "value") => ("{number}", number && text != "0"),
         ("VMServerd_WaitForEvents", "epoch" | "next") => ("{number}", number),
         ("VMServerd_GetMetrics", "contents") => {
-            ("{metrics}", text.starts_with("# TYPE ") && text.ends_with("\n# EOF\n"))
+            ("{metrics}", text.starts_with("# HELP ") && text.ends_with("\n# EOF\n"))
         }
         ("Directory_GetSpaceUsage", "size") => ("{bytes}", number),
         // How large a directory is depends on the file system.

@@ -1,8 +1,9 @@
 //! The checks, in the order in which a caller would stumble over what they find.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,6 +49,7 @@ pub(super) fn all(host: &Host) -> Vec<Finding> {
         |host| vec![descriptors(host)],
         |host| vec![directory(host)],
         |host| vec![inventory(host)],
+        |host| vec![figures(host)],
     ];
     all.iter().flat_map(|check| check(host)).collect()
 }
@@ -127,6 +129,31 @@ fn socket(host: &Host) -> Finding {
             format!("chmod 0666 {}", quoted(&path)),
         ),
         Ok(_) => Finding::ok(CHECK, format!("{shown}, open to every user of this machine")),
+    }
+}
+
+/// The figures for monitoring.
+fn figures(host: &Host) -> Finding {
+    const CHECK: &str = "figures";
+    let metrics = host.usual().metrics;
+    if !metrics.unix {
+        return Finding::ok(CHECK, "metrics.unix is off: figures are not told here");
+    }
+    let path = Settings::path_or(&metrics.socket, host.layout.metrics_socket());
+    let ask = || -> io::Result<bool> {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut reply = [0; 12];
+        stream.read_exact(&mut reply)?;
+        Ok(reply == *b"HTTP/1.1 200")
+    };
+    let shown = path.display();
+    match ask() {
+        Ok(true) => Finding::ok(CHECK, format!("{shown} tells them")),
+        Ok(false) => Finding::warn(CHECK, format!("{shown} is answered by another program"), host.start()),
+        Err(error) => Finding::warn(CHECK, format!("{shown}: {error}"), host.start()),
     }
 }
 

@@ -100,9 +100,12 @@ fn start(words: &[&str], stdin: Stdio, scratch: &Path) -> Result<(Child, String)
 /// # Errors
 /// When it cannot start.
 pub fn serve(words: &[String]) -> Result<()> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let ["read", rest @ ..] = words.as_slice() {
+        return super::instructions::read(rest);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let served = runtime.block_on(async {
         match words.as_slice() {
             ["echo", path, answer] => echo(Path::new(path), with_line_end(answer)).await,
@@ -145,14 +148,22 @@ async fn answer_all(mut stream: UnixStream, answer: Arc<[u8]>) -> std::io::Resul
     }
 }
 
-async fn tls_relay(path: &Path, certificate: &str, key: &str) -> std::io::Result<()> {
+/// A TLS server with this certificate and key and nothing special.
+///
+/// # Errors
+/// When they cannot be read or do not belong together.
+pub fn server_config((certificate, key): &(PathBuf, PathBuf)) -> std::io::Result<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(certificate).map_err(std::io::Error::other)?;
     let chain = chain.collect::<Result<Vec<_>, _>>().map_err(std::io::Error::other)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(std::io::Error::other)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
-    let acceptor = TlsAcceptor::from(Arc::new(config.map_err(std::io::Error::other)?));
+    config.map_err(std::io::Error::other)
+}
+
+async fn tls_relay(path: &Path, certificate: &str, key: &str) -> std::io::Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(&(certificate.into(), key.into()))?));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("ready {}", listener.local_addr()?.port());
     loop {

@@ -104,7 +104,10 @@ pub fn remote(bench: &mut Bench) -> Result<Vec<Outcome>> {
 }
 
 /// All connections, one after another: before the login one address may only have so many.
-fn connect<S>(mut one: impl FnMut() -> std::io::Result<S>) -> Result<Vec<S>> {
+///
+/// # Errors
+/// When one cannot be made.
+pub fn connect<S>(mut one: impl FnMut() -> std::io::Result<S>) -> Result<Vec<S>> {
     let all = (0..CONNECTIONS).map(|_| one()).collect::<std::io::Result<_>>();
     all.map_err(|error| format!("cannot connect: {error}"))
 }

@@ -22,6 +22,7 @@ pub struct Child {
     process: std::process::Child,
     output: BufReader<ChildStdout>,
     log: PathBuf,
+    stop_limit: Duration,
 }
 
 impl Child {
@@ -47,12 +48,45 @@ impl Child {
         command.args(arguments).process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(errors);
         let mut process = command.spawn().map_err(said)?;
         let output = process.stdout.take().ok_or("no standard output")?;
-        Ok(Child { name, process, output: BufReader::new(output), log })
+        Ok(Child { name, process, output: BufReader::new(output), log, stop_limit: STOP_LIMIT })
     }
 
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Has nothing to lose: it is killed when it does not end soon after SIGTERM.
+    pub fn expendable(mut self) -> Self {
+        self.stop_limit = Duration::from_secs(3);
+        self
+    }
+
+    /// Does something with the child that may not take longer than this; else the child is killed, which ends
+    /// the waiting.
+    ///
+    /// # Errors
+    /// As the work, or that it took too long.
+    pub fn within<T>(&mut self, limit: Duration, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        // Not waited for before the work is over, so the id is still its own.
+        let pid = Pid::from_raw(self.process.id().cast_signed());
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(move || {
+                let late =
+                    matches!(wait.recv_timeout(limit), Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+                if late && let Some(pid) = pid {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                late
+            });
+            let result = work(self);
+            drop(done);
+            match watch.join() {
+                Ok(true) => Err(format!("{} took longer than {} s", self.name, limit.as_secs())),
+                _ => result,
+            }
+        })
     }
 
     /// The next line of its standard output.
@@ -67,15 +101,18 @@ impl Child {
         }
     }
 
-    /// Everything it writes until it ends, with success.
+    /// Everything it writes until it ends, with success, within this time.
     ///
     /// # Errors
     /// When it fails.
-    pub fn all(&mut self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let read = std::io::Read::read_to_end(&mut self.output, &mut bytes);
+    pub fn all_within(&mut self, limit: Duration) -> Result<Vec<u8>> {
+        let bytes = self.within(limit, |child| {
+            let mut bytes = Vec::new();
+            let read = std::io::Read::read_to_end(&mut child.output, &mut bytes);
+            read.map(|_| bytes).map_err(|error| error.to_string())
+        })?;
         let success = self.process.wait().is_ok_and(|status| status.success());
-        if read.is_ok() && success { Ok(bytes) } else { Err(self.ended()) }
+        if success { Ok(bytes) } else { Err(self.ended()) }
     }
 
     /// Waits until something can be had from it.
@@ -117,10 +154,12 @@ impl Drop for Child {
         if let Some(pid) = Pid::from_raw(self.process.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
         }
-        let limit = Instant::now() + STOP_LIMIT;
+        let limit = Instant::now() + self.stop_limit;
         while matches!(self.process.try_wait(), Ok(None)) {
             if Instant::now() > limit {
-                eprintln!("xtask: {} did not end after SIGTERM and was killed", self.name);
+                if self.stop_limit == STOP_LIMIT {
+                    eprintln!("xtask: {} did not end after SIGTERM and was killed", self.name);
+                }
                 let _ = self.process.kill();
                 let _ = self.process.wait();
                 return;

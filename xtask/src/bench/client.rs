@@ -82,6 +82,69 @@ pub fn tls(port: u16, config: &Arc<ClientConfig>) -> io::Result<Tls> {
     Ok(stream)
 }
 
+/// A caller who logs in with a password through TLS.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// TLS port.
+    pub port: u16,
+    /// How TLS is spoken.
+    pub config: Arc<ClientConfig>,
+    /// Login name.
+    pub name: String,
+}
+
+/// Connects and reads the banner; nobody is logged in yet.
+///
+/// # Errors
+/// When the instance does not answer as it should.
+pub fn greet(login: &Login) -> io::Result<Tls> {
+    let mut socket = tcp(login.port)?;
+    read_until(&mut socket, "\r\n")?;
+    handshake(socket, &login.config)
+}
+
+/// Sends name and password, and reads only the reply to the name.
+///
+/// # Errors
+/// When the instance does not answer as it should.
+pub fn send_password(stream: &mut Tls, name: &str, password: &str) -> io::Result<()> {
+    command(stream, &format!("USER {name}\r\n"), "331 ")?;
+    stream.write_all(format!("PASS {password}\r\n").as_bytes())?;
+    stream.flush()
+}
+
+/// Waits for the reply that a password was wrong.
+///
+/// # Errors
+/// When another one comes, or none.
+pub fn no(stream: &mut Tls) -> io::Result<()> {
+    let reply = read_until(stream, "\r\n")?;
+    if reply.starts_with(b"530 ") { Ok(()) } else { Err(unexpected(&reply)) }
+}
+
+/// A session by password, handed over.
+///
+/// # Errors
+/// When the instance does not answer as it should.
+pub fn password(login: &Login, password: &str) -> io::Result<Tls> {
+    let mut stream = greet(login)?;
+    send_password(&mut stream, &login.name, password)?;
+    let reply = read_until(&mut stream, "\r\n")?;
+    if !reply.starts_with(b"230 ") {
+        return Err(unexpected(&reply));
+    }
+    command(&mut stream, "GLOBAL server\r\n", "200 ")?;
+    Ok(stream)
+}
+
+/// Asks once on a session that is then closed.
+///
+/// # Errors
+/// When the answer is not the expected one.
+pub fn once<S: Read + Write>(stream: S) -> io::Result<()> {
+    Exchange::new(stream).first().map(drop)
+}
+
 /// TLS from the first byte, as the bound speaks it.
 ///
 /// # Errors

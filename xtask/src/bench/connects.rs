@@ -35,7 +35,7 @@ pub fn local(bench: &mut Bench) -> Result<Vec<Outcome>> {
     let sides = bench.alternate(
         "P6",
         || visit(true),
-        |libvirt| libvirt.opens(length),
+        |libvirt| libvirt.opens(&libvirt.unix, length),
         || {
             at_once.push(visit(false)?.rate);
             load::run(&mut [BareVisit(bound.path.clone())], length)

@@ -65,7 +65,8 @@ pub static P11: Target = Target {
     lines: &[Line { against: Against::Peer, pass: Some(2.0), stretch: Some(1.2) }],
 };
 
-const MIB: u64 = 1 << 20;
+/// Bytes of a mebibyte.
+pub const MIB: u64 = 1 << 20;
 
 fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
@@ -168,7 +169,11 @@ fn copies(bench: &mut Bench, target: &'static Target, from: &Path) -> Result<Out
     Ok(Outcome { target, ours, peer: Some(Ok(peer)), bound: None, notes })
 }
 
-fn write_pieces(path: &Path, size: u64, every: u64) -> Result<()> {
+/// A file of that size with a mebibyte of data at each multiple of `every`, flushed.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_pieces(path: &Path, size: u64, every: u64) -> Result<()> {
     let file = File::create(path).map_err(failed("making a file to copy"))?;
     file.set_len(size).map_err(failed("making a file to copy"))?;
     // Not zeros, and not the same everywhere.

@@ -63,7 +63,10 @@ pub fn round_trips(bench: &mut Bench) -> Result<Vec<Outcome>> {
 }
 
 /// What a program that must succeed prints.
-fn said(command: &mut Command) -> Result<String> {
+///
+/// # Errors
+/// When it cannot be started or fails; the text ends with what it said.
+pub fn said(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

@@ -21,7 +21,7 @@ use crate::bench::files::Session;
 use crate::bench::libvirt::Libvirt;
 use crate::bench::ours::Ours;
 use crate::bench::report::{Against, Line, Outcome, Rounds, Target};
-use crate::bench::{Bench, client};
+use crate::bench::{Bench, client, round_of};
 
 /// How many machines.
 pub const MACHINES: usize = 10_000;
@@ -186,8 +186,10 @@ pub fn looking(bench: &mut Bench) -> Result<Vec<Outcome>> {
     let config = paths.get(MACHINES / 2).map(|path| path.display().to_string()).unwrap_or_default();
     let info = format!("<config>{config}</config>");
     let mut quiet = bench.quiet();
-    let (mut list_ours, mut list_peer, mut list_bound) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut info_ours, mut info_peer, mut info_bound) = (Vec::new(), Vec::new(), Vec::new());
+    let none: Rounds = libvirt.as_ref().map(|_| Vec::new()).map_err(Clone::clone);
+    let (mut list_peer, mut info_peer) = (none.clone(), none);
+    let (mut list_ours, mut list_bound) = (Vec::new(), Vec::new());
+    let (mut info_ours, mut info_bound) = (Vec::new(), Vec::new());
     for round in 1..=bench.rounds {
         eprintln!("xtask: P15 P16, round {round} of {}", bench.rounds);
         list_ours.push(quiet.phase(|| repeated(length, || session.ask("VM_List", "").map(drop)))?);
@@ -197,8 +199,8 @@ pub fn looking(bench: &mut Bench) -> Result<Vec<Outcome>> {
             Ok(repeated(length, || session.ask("inc", "<number>1</number>").map(drop))? * 1e3 + 5.0)
         })?);
         if let (Ok(libvirt), Some(uri)) = (&libvirt, &uri) {
-            list_peer.push(quiet.phase(|| Ok(libvirt.lists(uri, length)?.p50))?);
-            info_peer.push(quiet.phase(|| Ok(libvirt.infos(uri, "vm05000", length)?.p50 * 1e3))?);
+            round_of(&mut list_peer, || quiet.phase(|| Ok(libvirt.lists(uri, length)?.p50)));
+            round_of(&mut info_peer, || quiet.phase(|| Ok(libvirt.infos(uri, "vm05000", length)?.p50 * 1e3)));
         }
         let mut copy = vec![0u8; reply.len()];
         list_bound.push(quiet.phase(|| {
@@ -209,19 +211,13 @@ pub fn looking(bench: &mut Bench) -> Result<Vec<Outcome>> {
             })
         })?);
     }
-    let peer = |rounds: Vec<f64>| -> Option<Rounds> {
-        Some(match &libvirt {
-            Ok(_) => Ok(rounds),
-            Err(why) => Err(why.clone()),
-        })
-    };
     let notes = vec![format!("the reply has {:.1} MB", reply.len() as f64 / 1e6), quiet.describe()];
     Ok(vec![
-        Outcome { target: &P15, ours: list_ours, peer: peer(list_peer), bound: Some(Ok(list_bound)), notes },
+        Outcome { target: &P15, ours: list_ours, peer: Some(list_peer), bound: Some(Ok(list_bound)), notes },
         Outcome {
             target: &P16,
             ours: info_ours,
-            peer: peer(info_peer),
+            peer: Some(info_peer),
             bound: Some(Ok(info_bound)),
             notes: Vec::new(),
         },

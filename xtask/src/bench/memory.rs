@@ -23,7 +23,7 @@ const FIRST: usize = 16;
 const PER_CLIENT: usize = 4000;
 /// Most connections of the peer: it looks at all of them at each event, and opening takes the longer
 /// the more there are. The cost of one does not depend on how many there are.
-const PEER_MOST: usize = 2500;
+const PEER_MOST: usize = 1500;
 /// Descriptors that are left for everything else in a process.
 const RESERVE: u64 = 500;
 
@@ -39,7 +39,7 @@ pub static P7_PLAIN: Target = Target {
 
 /// TLS connections.
 pub static P7_TLS: Target = Target {
-    id: "P7",
+    id: "P7s",
     what: "resident memory per idle TLS connection",
     unit: "bytes",
     digits: 0,

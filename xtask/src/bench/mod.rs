@@ -1,17 +1,20 @@
-//! `xtask bench`: the figures of docs/performance.md, each beside a peer and a bound in one run.
+//! `xtask bench`: the figures of docs/performance/, each beside a peer and a bound in one run.
 //!
 //! ```text
 //!   round 1   ours ─▶ peer ─▶ bound
 //!   round 2   ours ─▶ peer ─▶ bound       ratio of the medians, range of the rounds
 //!   round 3   ours ─▶ peer ─▶ bound
 //!
-//!   P1 P2 P3  calls      many connections          P7   memory   idle connections
-//!   P6        connects   one visit after another   P20  parse    in this process
-//!   P8-P11    files      copies and listings, beside cp and find
-//!   P15 P16 P18 P19  machines  ten thousand registered machines    L1   library  the C library
-//!   P17       command    vmware-cmd -l with as many
-//!   P12-P14   power      machines that are powered on, beside QEMU and bare KVM
+//!   P1 P2 P3   calls     many connections            P4   loaded   the same while others work
+//!   P5         logins    TLS and a password          P6   connects one local visit after another
+//!   P7         memory    idle connections            P8-P11  files  copies and listings, beside cp and find
+//!   P12-P14    power     machines that are powered on, beside QEMU and bare KVM
+//!   P15 P16 P18 P19  machines  ten thousand registered machines
+//!   P17        command   vmware-cmd -l with as many  L1   library  the C library
+//!   P20        parse     in this process             P21  instructions  under callgrind
 //!   SUSPEND RESUME DISKR DISKW  storage  what running machines store, beside QEMU
+//!
+//!   each outcome ─▶ report: a line ─▶ store: figures.json ─▶ page, plots: docs/performance/README.md
 //! ```
 //!
 //! A figure of one run is never compared with one of another: machines differ, and so do days. The
@@ -25,15 +28,23 @@ mod child;
 mod client;
 mod command;
 mod connects;
+mod facts;
 mod files;
+mod gate;
 mod guest;
+mod instructions;
 mod library;
 mod libvirt;
 mod load;
+mod loaded;
+mod logins;
 mod machines;
 mod memory;
 mod ours;
+mod page;
+mod pam;
 mod parse;
+mod plots;
 mod power;
 mod process;
 mod qemu;
@@ -41,10 +52,12 @@ mod quiet;
 mod report;
 mod rig;
 mod storage;
+mod store;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::Result;
@@ -55,13 +68,14 @@ use crate::bench::ours::Ours;
 use crate::bench::process::{ByProcess, Tree, growth};
 use crate::bench::quiet::Quiet;
 use crate::bench::report::{Outcome, Rounds, Target};
+use crate::bench::store::Store;
 use crate::skip::skipped;
 use crate::workspace::Binaries;
 
 /// Arguments of `xtask bench`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which figures: P1 P2 P3 P6 P7 P8 P9 P10 P11 P12 P13 P14 P15 P16 P17 P18 P18u P19 P19m P20 L1 SUSPEND RESUME DISKR DISKW [default: all]
+    /// Which figures: P1 to P21, P7s P18u P19m, L1, SUSPEND RESUME DISKR DISKW [default: all]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Length of each phase of load
@@ -73,18 +87,30 @@ pub struct Arguments {
     /// Idle plain connections of P7; of TLS half as many
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     idle: usize,
-    /// Leave the peer out, for a quick look
+    /// Leave the peer out, for a quick look; nothing is written into docs/performance
     #[arg(long)]
     without_peer: bool,
     /// Longest wait for others to be quiet, before each phase
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     patience: f64,
-    /// Write the figures of every round here as well, as JSON
+    /// Leave docs/performance as it is
+    #[arg(long)]
+    no_write: bool,
+    /// Write what was measured here as well, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Use the daemons in this directory as they are, instead of building them
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+    /// Measure nothing; write the page and its plots from docs/performance/figures.json again
+    #[arg(long)]
+    page: bool,
+    /// Hold P20 and P21 to the recorded instructions, P1, P3 and P8 to relaxed lines; fails when one is missed
+    #[arg(long)]
+    gate: bool,
+    /// Count instructions and make them the recorded ones; the reason goes into the record
+    #[arg(long, value_name = "REASON")]
+    record: Option<String>,
     /// Be one of the bounds; only the bench itself asks for that
     #[arg(long, hide = true, num_args = 1..)]
     serve: Vec<String>,
@@ -93,11 +119,13 @@ pub struct Arguments {
 /// Figures that are measured together, and how.
 type Group = (&'static [&'static str], fn(&mut Bench) -> Result<Vec<Outcome>>);
 
-const GROUPS: [Group; 19] = [
+const GROUPS: [Group; 22] = [
     (&["P1", "P3"], calls::local),
     (&["P2"], calls::remote),
+    (&["P4"], loaded::local),
+    (&["P5"], logins::remote),
     (&["P6"], connects::local),
-    (&["P7"], memory::idle),
+    (&["P7", "P7s"], memory::idle),
     (&["P8"], files::dense),
     (&["P9"], files::sparse),
     (&["P10"], files::reflink),
@@ -109,45 +137,82 @@ const GROUPS: [Group; 19] = [
     (&["P17"], command::list),
     (&["P18", "P18u"], machines::changing),
     (&["P19", "P19m"], machines::starting),
+    (&["P20"], |bench| parse::request(&mut bench.quiet())),
+    (&["P21"], instructions::requests),
     (&["SUSPEND", "RESUME"], storage::suspended),
     (&["DISKR", "DISKW"], storage::disks),
     (&["L1"], library::round_trips),
-    (&["P20"], |bench| parse::request(&mut bench.quiet())),
 ];
+
+/// All ids, in the order of the page.
+pub fn ids() -> Vec<&'static str> {
+    let mut ids: Vec<&str> = GROUPS.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
+    let number = |id: &str| -> u32 {
+        let digits = id.strip_prefix('P').unwrap_or_default().trim_end_matches(char::is_alphabetic);
+        digits.parse().unwrap_or(u32::MAX)
+    };
+    ids.sort_by_key(|id| number(id));
+    ids
+}
 
 /// Runs the command.
 pub fn main(arguments: &Arguments) -> Result<()> {
     if !arguments.serve.is_empty() {
         return bounds::serve(&arguments.serve);
     }
-    let wanted =
-        |id: &str| arguments.ids.is_empty() || arguments.ids.iter().any(|name| name.eq_ignore_ascii_case(id));
-    let known: Vec<&str> = GROUPS.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
+    if arguments.page {
+        return page::write(&Store::load()?);
+    }
+    let known = ids();
     for id in &arguments.ids {
         if !known.iter().any(|name| name.eq_ignore_ascii_case(id)) {
             return Err(format!("there is no figure {id}; there are {}", known.join(" ")));
         }
     }
     let mut bench = Bench::new(arguments)?;
-    println!("{}", machine());
-    let mut outcomes = Vec::new();
+    if let Some(reason) = &arguments.record {
+        return gate::record(&bench, reason);
+    }
+    if arguments.gate {
+        return gate::run(&mut bench, &arguments.ids);
+    }
+    let start = Instant::now();
+    println!("{}", facts::line());
+    let run = json!({"machine": facts::all(), "seconds": arguments.seconds, "rounds": arguments.rounds});
+    let mut store = Store::load()?;
+    let write = !arguments.no_write && !arguments.without_peer;
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    let wanted =
+        |id: &str| arguments.ids.is_empty() || arguments.ids.iter().any(|name| name.eq_ignore_ascii_case(id));
     for (ids, measure) in GROUPS {
         if !ids.iter().any(|id| wanted(id)) {
             continue;
         }
-        for outcome in measure(&mut bench)?.into_iter().filter(|outcome| wanted(outcome.target.id)) {
+        // One that fails does not cost the others their figures.
+        let outcomes = measure(&mut bench).unwrap_or_else(|why| {
+            println!("{:<4} FAILED: {why}", ids.join(" "));
+            failed.push(ids.join(" "));
+            Vec::new()
+        });
+        for outcome in outcomes.into_iter().filter(|outcome| wanted(outcome.target.id)) {
             println!("{}", outcome.text());
-            outcomes.push(outcome.json());
+            store.put(outcome.json(), &run);
+            all.push(outcome.json());
+        }
+        if write {
+            store.save()?;
         }
     }
+    if write {
+        page::write(&store)?;
+    }
     if let Some(path) = &arguments.json {
-        let all = serde_json::json!({
-            "machine": machine(), "seconds": arguments.seconds, "rounds": arguments.rounds, "figures": outcomes,
-        });
+        let all = json!({"run": run, "figures": all});
         std::fs::write(path, format!("{all:#}\n"))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    Ok(())
+    println!("{} figures in {:.1} minutes", all.len(), start.elapsed().as_secs_f64() / 60.0);
+    if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(" "))) }
 }
 
 /// What several measurements share.
@@ -261,13 +326,31 @@ impl Bench {
         self.missing.clone().map_or(Ok(()), Err)
     }
 
+    /// The peer that the measurements share, started when it is first needed.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn libvirt(&mut self) -> Result<&Libvirt> {
+        self.peer()?;
+        if self.libvirt.is_none() {
+            match Libvirt::start(self.scratch.path(), "libvirt") {
+                Ok(libvirt) => self.libvirt = Some(libvirt),
+                Err(why) => {
+                    skipped("the peer", &why);
+                    self.missing = Some("it did not start".to_owned());
+                }
+            }
+        }
+        self.libvirt.as_ref().ok_or_else(|| "it did not start".to_owned())
+    }
+
     /// A peer that has done nothing yet.
     ///
     /// # Errors
     /// Why there is none.
     pub fn fresh_peer(&mut self) -> Result<Libvirt> {
         self.peer()?;
-        // Two libvirtds cannot run on one machine.
+        // Two of them would disturb each other.
         self.libvirt = None;
         Libvirt::start(self.scratch.path(), "libvirt-idle").map_err(|why| why.replace('\n', ";"))
     }
@@ -283,15 +366,7 @@ impl Bench {
         peer: impl Fn(&Libvirt) -> Result<Sample>,
         mut bound: impl FnMut() -> Result<Sample>,
     ) -> Result<Sides> {
-        if self.missing.is_none() && self.libvirt.is_none() {
-            match Libvirt::start(self.scratch.path(), "libvirt") {
-                Ok(libvirt) => self.libvirt = Some(libvirt),
-                Err(why) => {
-                    skipped("the peer", &why);
-                    self.missing = Some("it did not start".to_owned());
-                }
-            }
-        }
+        let _ = self.libvirt();
         let tree = Tree::below(self.ours()?.pid());
         let peers = self.peer().map(|()| Vec::new());
         let mut sides = Sides { ours: Vec::new(), peer: peers, bound: Vec::new(), notes: Vec::new() };
@@ -304,13 +379,26 @@ impl Bench {
                 spent = processor(&before, &tree.processor()?, sample.calls);
                 Ok(sample)
             })?);
-            if let (Some(libvirt), Ok(samples)) = (&self.libvirt, &mut sides.peer) {
-                samples.push(quiet.phase(|| peer(libvirt))?);
+            if let Some(libvirt) = &self.libvirt {
+                round_of(&mut sides.peer, || quiet.phase(|| peer(libvirt)));
             }
             sides.bound.push(quiet.phase(&mut bound)?);
         }
         sides.notes = vec![spent, quiet.describe()];
         Ok(sides)
+    }
+}
+
+/// Adds a round of the peer. One that fails is left out from then on: the peer is not what is measured.
+pub fn round_of<T>(peer: &mut Result<Vec<T>>, measure: impl FnOnce() -> Result<T>) {
+    let Ok(rounds) = peer else { return };
+    match measure() {
+        Ok(round) => rounds.push(round),
+        Err(why) => {
+            let why = why.replace('\n', ";");
+            skipped("the peer", &why);
+            *peer = Err(why);
+        }
     }
 }
 
@@ -334,19 +422,4 @@ fn processor(before: &ByProcess, after: &ByProcess, calls: usize) -> String {
     let shown = each.iter().filter(|(_, micros)| *micros >= 0.05);
     let shown: Vec<String> = shown.map(|(name, micros)| format!("{name} {micros:.1}")).collect();
     format!("processor time of a call in us, last round: {sum:.1} = {}", shown.join(" + "))
-}
-
-/// One line about where the figures were measured, and how busy it was before.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let load = read("/proc/loadavg").split_whitespace().next().unwrap_or("?").to_owned();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!(
-        "{cpus} CPUs ({}), Linux {}, load before the run {load}",
-        model.unwrap_or("unknown"),
-        kernel.trim()
-    )
 }

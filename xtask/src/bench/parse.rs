@@ -67,12 +67,30 @@ fn both<O: Operation>(document: &str) -> Result<(Vec<f64>, Vec<f64>)> {
         ours.push(time(|| {
             let _ = black_box(typed::<O>(black_box(document)));
         }));
-        bound.push(time(|| {
-            let mut reader = Reader::from_str(black_box(document));
-            while !matches!(black_box(reader.read_event()), Ok(Event::Eof) | Err(_)) {}
-        }));
+        bound.push(time(|| events(black_box(document))));
     }
     Ok((ours, bound))
+}
+
+/// The bound: events, and nothing done with them.
+fn events(document: &str) {
+    let mut reader = Reader::from_str(document);
+    while !matches!(black_box(reader.read_event()), Ok(Event::Eof) | Err(_)) {}
+}
+
+/// Reads the request of the figure so often, `ours` or `bare`, for somebody who counts instructions.
+///
+/// # Errors
+/// When the request is refused, or the word is another one.
+pub fn repeat(what: &str, count: usize) -> Result<()> {
+    for _ in 0..count {
+        match what {
+            "ours" => drop(black_box(typed::<GetParentDir>(black_box(PATH))?)),
+            "bare" => events(black_box(PATH)),
+            _ => return Err(format!("no such side: {what}")),
+        }
+    }
+    Ok(())
 }
 
 /// What the session process does with the bytes of a request before a handler sees it.

@@ -66,6 +66,8 @@ pub struct Outcome {
 struct Compared {
     text: String,
     ratio: f64,
+    /// Lowest and highest of a single round.
+    range: (f64, f64),
     pass: bool,
     stretch: bool,
 }
@@ -100,19 +102,23 @@ impl Outcome {
             Some(Err(why)) => json!({"skipped": why}),
             None => Value::Null,
         };
-        let ratio = |against| {
-            let line = self.target.lines.iter().find(|line| line.against == against);
-            line.and_then(|line| self.compare(line)).map(|compared| compared.ratio)
-        };
+        let lines = self.target.lines.iter().filter_map(|line| {
+            let Compared { ratio, range: (low, high), pass, stretch, .. } = self.compare(line)?;
+            Some(json!({
+                "against": line.against.word(), "ratio": ratio, "low": low, "high": high,
+                "pass": line.pass, "passed": pass, "stretch": line.stretch, "stretched": stretch,
+            }))
+        });
         json!({
             "id": self.target.id,
             "what": self.target.what,
             "unit": self.target.unit,
+            "digits": self.target.digits,
+            "more": self.target.more,
+            "lines": lines.collect::<Vec<_>>(),
             "ours": {"rounds": self.ours, "median": median(&self.ours)},
             "peer": side(&self.peer),
             "bound": side(&self.bound),
-            "ratio_to_peer": ratio(Against::Peer),
-            "ratio_to_bound": ratio(Against::Bound),
             "verdict": self.verdict(),
             "notes": self.notes,
         })
@@ -137,8 +143,8 @@ impl Outcome {
     }
 
     fn compare(&self, line: &Line) -> Option<Compared> {
-        let (ratio, mut text) = match line.against {
-            Against::Fixed => (median(&self.ours), String::new()),
+        let (ratio, range, mut text) = match line.against {
+            Against::Fixed => (median(&self.ours), ends(&self.ours), String::new()),
             Against::Peer => self.ratio("peer", self.peer.as_ref()?.as_ref().ok()?),
             Against::Bound => self.ratio("bound", self.bound.as_ref()?.as_ref().ok()?),
         };
@@ -146,7 +152,7 @@ impl Outcome {
         let sign = if self.target.more { ">=" } else { "<=" };
         let limit = |limit: f64| match line.against {
             Against::Fixed => self.number(limit),
-            _ => format!("{limit}"),
+            _ => two(limit),
         };
         for (name, limit) in [("pass", line.pass.map(limit)), ("stretch", line.stretch.map(limit))] {
             if let Some(limit) = limit {
@@ -154,30 +160,61 @@ impl Outcome {
             }
         }
         let pass = line.pass.is_none_or(reached);
-        Some(Compared { text, ratio, pass, stretch: line.stretch.is_none_or(reached) })
+        Some(Compared { text, ratio, range, pass, stretch: line.stretch.is_none_or(reached) })
     }
 
-    fn ratio(&self, name: &str, other: &[f64]) -> (f64, String) {
+    fn ratio(&self, name: &str, other: &[f64]) -> (f64, (f64, f64), String) {
         let ratio = median(&self.ours) / median(other);
-        let mut single: Vec<f64> = self.ours.iter().zip(other).map(|(ours, other)| ours / other).collect();
-        single.sort_by(f64::total_cmp);
-        let (low, high) = (single.first().unwrap_or(&ratio), single.last().unwrap_or(&ratio));
-        (ratio, format!("{ratio:.2} x {name} ({low:.2} to {high:.2})"))
+        let single: Vec<f64> = self.ours.iter().zip(other).map(|(ours, other)| ours / other).collect();
+        let (low, high) = ends(&single);
+        (ratio, (low, high), format!("{ratio:.2} x {name} ({low:.2} to {high:.2})"))
     }
 
     fn number(&self, value: f64) -> String {
-        let text = format!("{value:.*}", self.target.digits);
-        let (whole, rest) = text.split_once('.').map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
-        // Groups of three digits, for the eye.
-        let mut grouped = String::new();
-        for (position, digit) in whole.chars().enumerate() {
-            if position > 0 && (whole.len() - position) % 3 == 0 {
-                grouped.push(' ');
-            }
-            grouped.push(digit);
-        }
-        if rest.is_empty() { grouped } else { format!("{grouped}.{rest}") }
+        number(value, self.target.digits)
     }
+
+    /// The ratio of the medians, ours by the peer's.
+    pub fn to_peer(&self) -> Option<f64> {
+        Some(median(&self.ours) / median(self.peer.as_ref()?.as_ref().ok()?))
+    }
+}
+
+impl Against {
+    /// `peer`, `bound` or `number`.
+    fn word(self) -> &'static str {
+        match self {
+            Against::Peer => "peer",
+            Against::Bound => "bound",
+            Against::Fixed => "number",
+        }
+    }
+}
+
+/// The lowest and the highest.
+fn ends(rounds: &[f64]) -> (f64, f64) {
+    let fold = |pick: fn(f64, f64) -> f64| rounds.iter().copied().reduce(pick).unwrap_or(f64::NAN);
+    (fold(f64::min), fold(f64::max))
+}
+
+/// A limit, with no more than two digits after the point.
+pub fn two(limit: f64) -> String {
+    let text = format!("{limit:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A figure with so many digits after the point; before it in groups of three, for the eye.
+pub fn number(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let (whole, rest) = text.split_once('.').map_or((text.as_str(), ""), |(whole, rest)| (whole, rest));
+    let mut grouped = String::new();
+    for (position, digit) in whole.chars().enumerate() {
+        if position > 0 && (whole.len() - position) % 3 == 0 {
+            grouped.push(' ');
+        }
+        grouped.push(digit);
+    }
+    if rest.is_empty() { grouped } else { format!("{grouped}.{rest}") }
 }
 
 /// The middle of the rounds; of two middles the mean.

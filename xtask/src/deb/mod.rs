@@ -16,12 +16,40 @@ use std::process::Command;
 use crate::Result;
 use crate::workspace::{build_release, installed, root, run};
 
+#[path = "../../../hypervisor/vmx/tests/common/sector.rs"]
+mod sector;
+
+/// Size of a floppy of 1.44 MB in bytes.
+const FLOPPY: usize = 1_474_560;
+
+/// Who is named in the packages.
+const MAINTAINER: &str = "The vmserverd authors <vmserverd@localhost>";
+
 /// Arguments of `xtask deb`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Where the packages go [default: target/deb]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Pack the binaries and libraries of this directory instead of building them
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Version of the packages [default: that of the workspace]
+    #[arg(long, value_name = "V", default_value = env!("CARGO_PKG_VERSION"), value_parser = version)]
+    version: String,
+    /// Do not compress, for tests
+    #[arg(long)]
+    uncompressed: bool,
+}
+
+/// A version that Debian's tools take: it is part of a file name.
+fn version(text: &str) -> Result<String> {
+    let good = |letter: char| letter.is_ascii_alphanumeric() || ".+~".contains(letter);
+    if text.starts_with(|first: char| first.is_ascii_digit()) && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err("a version begins with a digit, and has letters, digits, and . + ~".to_owned())
+    }
 }
 
 /// Files as they lie in the repository: from, to, mode.
@@ -51,6 +79,7 @@ const SERVER_BINARIES: &[(&str, &str)] = &[
 const SERVER_LINKS: &[(&str, &str)] = &[
     ("usr/sbin/vmserverd", "../lib/vmserverd/vmserverd"),
     ("usr/sbin/vmware-serverd", "../lib/vmserverd/vmserverd"),
+    ("usr/share/man/man8/vmware-serverd.8.gz", "vmserverd.8.gz"),
 ];
 
 /// Runs the command; prints the paths of the packages.
@@ -61,25 +90,26 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         }
     }
     let out = arguments.out.clone().unwrap_or_else(|| root().join("target/deb"));
-    for package in build(&out)? {
+    let release = match &arguments.bin_dir {
+        Some(directory) => directory.clone(),
+        None => built()?,
+    };
+    std::fs::create_dir_all(&out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
+    for package in [server(&release, &out, arguments)?, client(&release, &out, arguments)?] {
         println!("{}", package.display());
     }
     Ok(())
 }
 
-/// Builds both packages into `out`, and returns their paths.
-///
-/// # Errors
-/// What cargo or one of Debian's tools has to say.
-pub fn build(out: &Path) -> Result<Vec<PathBuf>> {
+/// Builds what is packed; returns the directory where it is.
+fn built() -> Result<PathBuf> {
     let built = build_release(&["authd", "serverd", "vmx", "vmware-cmd", "vmcontrol"])?;
     let release = built.values().next().and_then(|path| path.parent()).ok_or("cargo built nothing")?;
-    std::fs::create_dir_all(out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
-    Ok(vec![server(release, out)?, client(release, out)?])
+    Ok(release.to_owned())
 }
 
-fn server(release: &Path, out: &Path) -> Result<PathBuf> {
-    let tree = Tree::new("vmserverd", out)?;
+fn server(release: &Path, out: &Path, arguments: &Arguments) -> Result<PathBuf> {
+    let tree = Tree::new("vmserverd", out, arguments)?;
     for (name, directory) in SERVER_BINARIES {
         tree.binary(&release.join(name), &format!("{directory}/{name}"), 0o755)?;
     }
@@ -97,6 +127,10 @@ fn server(release: &Path, out: &Path) -> Result<PathBuf> {
     ] {
         tree.file(&completion.join(from), to, 0o644)?;
     }
+    // The first machine of whoever has nothing to boot yet: it says hello on screen and serial port.
+    let mut floppy = sector::boot_sector();
+    floppy.resize(FLOPPY, 0);
+    tree.bytes(&floppy, "usr/share/vmserverd/hello.img", 0o644)?;
     tree.docs()?;
     for (name, text) in man::pages()? {
         tree.man(&name, text.as_bytes())?;
@@ -109,11 +143,12 @@ fn server(release: &Path, out: &Path) -> Result<PathBuf> {
     ])
 }
 
-fn client(release: &Path, out: &Path) -> Result<PathBuf> {
-    let tree = Tree::new("libvmcontrol1", out)?;
+fn client(release: &Path, out: &Path, arguments: &Arguments) -> Result<PathBuf> {
+    let tree = Tree::new("libvmcontrol1", out, arguments)?;
     let multiarch = read_command(Command::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH"))
         .unwrap_or_else(|_| format!("{}-linux-gnu", std::env::consts::ARCH));
     let directory = format!("usr/lib/{multiarch}");
+    // The name of the file is that of the library, whatever the package is called.
     let version = env!("CARGO_PKG_VERSION");
     let minor = version.split_once('.').map_or(version, |(_, rest)| rest);
     let real = format!("libvmcontrol.so.1.{minor}");
@@ -142,10 +177,13 @@ struct Tree {
     /// Where the tree is.
     root: PathBuf,
     out: PathBuf,
+    version: String,
+    /// As `dpkg-deb` wants it.
+    compression: &'static str,
 }
 
 impl Tree {
-    fn new(package: &'static str, out: &Path) -> Result<Self> {
+    fn new(package: &'static str, out: &Path, arguments: &Arguments) -> Result<Self> {
         let root = out.join(format!("{package}.tree"));
         match std::fs::remove_dir_all(&root) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -153,7 +191,9 @@ impl Tree {
             }
             _ => {}
         }
-        Ok(Tree { package, root, out: out.to_owned() })
+        let (version, compression) =
+            (arguments.version.clone(), if arguments.uncompressed { "-Znone" } else { "-Zxz" });
+        Ok(Tree { package, root, out: out.to_owned(), version, compression })
     }
 
     fn path(&self, to: &str) -> Result<PathBuf> {
@@ -206,8 +246,15 @@ impl Tree {
     fn docs(&self) -> Result<()> {
         let doc = format!("usr/share/doc/{}", self.package);
         self.file(&root().join("packaging/deb/copyright"), &format!("{doc}/copyright"), 0o644)?;
+        self.file(&root().join("CHANGELOG.md"), &format!("{doc}/CHANGELOG.md"), 0o644)?;
         let changes = format!("{doc}/changelog");
-        self.file(&root().join("CHANGELOG.md"), &changes, 0o644)?;
+        let date =
+            read_command(Command::new("date").args(["-R", "-u", "-d", &format!("@{}", source_date())]))?;
+        let entry = format!(
+            "{} ({}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {date}\n",
+            self.package, self.version
+        );
+        self.bytes(entry.as_bytes(), &changes, 0o644)?;
         run(Command::new("gzip").args(["-9n", "--force"]).arg(self.path(&changes)?), "gzip")
     }
 
@@ -216,16 +263,20 @@ impl Tree {
         let templates = root().join("packaging/deb").join(self.package);
         let architecture = read_command(Command::new("dpkg").arg("--print-architecture"))?;
         let control = read(&templates.join("control"))?
-            .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+            .replace("@VERSION@", &self.version)
             .replace("@ARCH@", &architecture)
+            .replace("@MAINTAINER@", MAINTAINER)
+            .replace("@SIZE@", &self.kilobytes()?)
             .replace("@DEPENDS@", &self.depends(linked)?);
         self.bytes(control.as_bytes(), "DEBIAN/control", 0o644)?;
         self.checksums()?;
         for (name, mode) in [
             ("conffiles", 0o644),
+            ("preinst", 0o755),
             ("postinst", 0o755),
             ("prerm", 0o755),
             ("postrm", 0o755),
+            ("shlibs", 0o644),
             ("triggers", 0o644),
         ] {
             let from = templates.join(name);
@@ -235,10 +286,9 @@ impl Tree {
         }
         // Whatever umask this runs under.
         run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&self.root), "chmod")?;
-        let package =
-            self.out.join(format!("{}_{}_{architecture}.deb", self.package, env!("CARGO_PKG_VERSION")));
+        let package = self.out.join(format!("{}_{}_{architecture}.deb", self.package, self.version));
         let mut pack = Command::new("dpkg-deb");
-        pack.args(["--root-owner-group", "-Zxz", "-z6", "--build"]).arg(&self.root).arg(&package);
+        pack.args(["--root-owner-group", self.compression, "--build"]).arg(&self.root).arg(&package);
         pack.env("SOURCE_DATE_EPOCH", source_date()).stdout(std::process::Stdio::null());
         run(&mut pack, "dpkg-deb")?;
         Ok(package)
@@ -265,6 +315,12 @@ impl Tree {
         let answer = read_command(&mut ask)?;
         let depends = answer.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
         depends.map(str::to_owned).ok_or_else(|| format!("dpkg-shlibdeps answered: {answer}"))
+    }
+
+    /// `Installed-Size`.
+    fn kilobytes(&self) -> Result<String> {
+        let said = read_command(Command::new("du").args(["-sk", "--apparent-size"]).arg(&self.root))?;
+        Ok(said.split_whitespace().next().unwrap_or("0").to_owned())
     }
 
     /// `DEBIAN/md5sums`, which `dpkg --verify` compares with.

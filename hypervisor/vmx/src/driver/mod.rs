@@ -72,6 +72,8 @@ struct Driver {
     question: Option<(Question, Decides)>,
     questions: u32,
     asked: Option<Asked>,
+    /// The host is going down.
+    leaving: bool,
     /// Why the machine is being powered off, while a question about its redo logs waits.
     stopping: String,
     typist: Option<Typist>,
@@ -88,11 +90,12 @@ struct Driver {
 
 type Control = Channel<FromVmx, ToVmx>;
 
-/// Runs a machine for the core at the other end of `socket`, until it is off.
+/// Runs a machine for the core at the other end of `socket`, until it is off. `terminate` is the signal that comes
+/// when the system goes down.
 ///
 /// # Errors
 /// When the core breaks the protocol before there is a machine.
-pub async fn run(socket: OwnedFd) -> io::Result<()> {
+pub async fn run(socket: OwnedFd, mut terminate: tokio::signal::unix::Signal) -> io::Result<()> {
     let mut channel = Some(Arc::new(Control::from_fd(socket)?));
     let first = channel.as_ref().map(|channel| channel.peer_uid()).transpose()?;
     let speaker = Speaker::new();
@@ -151,8 +154,11 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
                 }
             },
             Ok(socket) = accept(listener.as_mut()) => {
-                let new = Arc::new(Control::from_socket(socket));
-                if new.peer_uid().ok() == first {
+                // One that cannot be served comes again.
+                if let Ok(new) = Control::from_socket(socket)
+                    && new.peer_uid().ok() == first
+                {
+                    let new = Arc::new(new);
                     let outbox = speaker.renew();
                     speaker.say(hello(&config_text));
                     writer = Some(tokio::spawn(outbox.run(Arc::clone(&new))));
@@ -163,6 +169,7 @@ pub async fn run(socket: OwnedFd) -> io::Result<()> {
             Some(event) = events.recv(), if driver.busy.is_none() => driver.on_event(event),
             Some(report) = reports.recv() => driver.on_report(report),
             () = until(soft) => driver.on_soft_timeout(),
+            Some(()) = terminate.recv() => driver.on_terminate(),
             _ = tick.tick() => driver.on_tick(),
         }
     }
@@ -235,6 +242,7 @@ impl Driver {
             question: None,
             questions: 0,
             asked: None,
+            leaving: false,
             stopping: String::new(),
             typist: None,
             variables: BTreeMap::new(),
@@ -431,6 +439,7 @@ impl Driver {
     }
 
     fn on_tick(&mut self) {
+        self.leave();
         let Some(machine) = self.machine.clone().filter(|_| self.busy.is_none()) else { return };
         if self.state == State::On {
             // On a thread of its own: a flush may take a while, and the guest goes on meanwhile.

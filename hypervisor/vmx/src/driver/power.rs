@@ -135,7 +135,7 @@ impl Driver {
         let asked = matches!(self.question, Some((_, Decides::Redo | Decides::RedoAgain)));
         let undoable = self.plan.iter().flat_map(redo::undoable).next().is_some();
         match self.machine.clone() {
-            Some(machine) if !asked && undoable => {
+            Some(machine) if !asked && undoable && !self.leaving => {
                 self.settle_question();
                 self.stopping = why.to_owned();
                 self.work(request, move || {
@@ -209,8 +209,35 @@ impl Driver {
         if asked.hard && self.busy.is_none() {
             self.stop(asked.request, "Virtual machine was powered off.");
         } else {
-            self.speaker.fail(asked.request, code::TIMEOUT, "the guest did not power off");
+            self.answer(asked.request, Err((code::TIMEOUT, "the guest did not power off".to_owned())));
         }
+    }
+
+    /// SIGTERM: the host is going down. A guest that listens is asked to power off, and has until the usual time
+    /// is over; at a second signal, as any other, it is powered off. Nobody is there to answer questions.
+    pub(super) fn on_terminate(&mut self) {
+        self.log("asked to end (SIGTERM)");
+        let wants = self.state == State::On && !self.paused && !self.leaving;
+        let machine = self.machine.as_ref().filter(|_| wants);
+        let listens = machine.is_some_and(|machine| machine.board().press_power_button());
+        let request = self.asked.take().map_or(0, |asked| asked.request);
+        self.leaving = true;
+        self.asked = listens.then(|| Asked { request, deadline: Instant::now() + SOFT_WAIT, hard: true });
+        self.leave();
+    }
+
+    /// Ends a machine whose host is going down, unless its guest is doing so. What is being worked on is finished
+    /// first; this is called again then.
+    pub(super) fn leave(&mut self) {
+        if !self.leaving || self.busy.is_some() || self.asked.is_some() || self.ended {
+            return;
+        }
+        if self.machine.is_none() {
+            // Off, or suspended, and it stays so.
+            self.ended = true;
+            return;
+        }
+        self.stop_now(0, "The host is going down: virtual machine was powered off.", Choice::Keep);
     }
 }
 

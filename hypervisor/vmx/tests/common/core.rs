@@ -146,6 +146,12 @@ impl Core {
         assert!(matches!(answer, FromVmx::Written { count, .. } if count == length), "{answer:?}");
     }
 
+    /// What comes when the host goes down.
+    pub fn terminate(&self) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// Waits for the end of the channel and of the process.
     pub async fn ended(mut self) -> (std::process::ExitStatus, Vec<FromVmx>) {
         while let Some(message) = self.receive().await {

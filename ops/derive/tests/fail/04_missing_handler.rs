@@ -7,7 +7,7 @@ struct Answer {}
 
 /// An operation.
 #[derive(Op)]
-#[op(name = "X", access = AuthUser, runs = Session, reply = Answer)]
+#[op(name = "X", access = AuthUser, runs = Session, effect = Reads, reply = Answer)]
 struct Ask {}
 
 fn main() {}

@@ -6,7 +6,7 @@ use ops::{Op, Reply};
 struct Answer {}
 
 #[derive(Op)]
-#[op(name = "X", handler = "X::X_Handler", access = AuthUser, runs = Session, reply = Answer)]
+#[op(name = "X", handler = "X::X_Handler", access = AuthUser, runs = Session, effect = Reads, reply = Answer)]
 struct Ask {}
 
 fn main() {}

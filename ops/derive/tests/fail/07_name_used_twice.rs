@@ -7,7 +7,7 @@ struct Answer {}
 
 /// An operation.
 #[derive(Op)]
-#[op(name = "X", handler = "X::X_Handler", access = AuthUser, runs = Session, reply = Answer)]
+#[op(name = "X", handler = "X::X_Handler", access = AuthUser, runs = Session, effect = Reads, reply = Answer)]
 struct Ask {
     /// A path.
     #[field(alias = "path")]

@@ -138,6 +138,8 @@ enum Purpose {
     Look,
     /// The guest's address, for ourselves.
     Address,
+    /// The end of a process that does not answer and is killed.
+    Kill,
 }
 
 /// A request to a machine.
@@ -239,6 +241,11 @@ impl Machines {
     /// The paths of the .vmx files of machines that are on, sorted by bytes.
     pub fn connected(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|(_, machine)| machine.is_up()).map(|(config, _)| config.as_str())
+    }
+
+    /// The states of machines that have a process, and whether each is paused.
+    pub fn states(&self) -> impl Iterator<Item = (State, bool)> {
+        self.entries.values().map(|machine| (machine.status.state, machine.status.paused))
     }
 
     /// Whether something is under way with a machine that is not on.

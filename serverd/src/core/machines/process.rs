@@ -221,7 +221,7 @@ pub fn watch(id: MachineId, record: &Record, events: &mpsc::Sender<Event>) -> io
     if stat_field(record.pid, 22) != Some(record.began) {
         return Err(gone("its number is another process's now"));
     }
-    let process = crate::sys::register(process, Interest::READABLE)?;
+    let process = ::link::reactor::register(process, Interest::READABLE)?;
     let handles = Handles::new(record.pid);
     let (kill, sender) = (Arc::clone(&handles.kill), events.clone());
     tokio::spawn(async move {

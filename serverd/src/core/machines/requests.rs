@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use ::link::audit::{self, Kind, Outcome};
 use ::link::identity::for_log;
 use ::link::wire::{Inner, MAX_MESSAGE, Message};
-use handlers::running::{Happened, Metrics};
-use hypervisor::control::{FromVmx, Severity, State, ToVmx};
+use handlers::running::Happened;
+use hypervisor::control::{FromVmx, PowerMode, Severity, State, ToVmx};
 use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 
@@ -19,6 +20,7 @@ use super::usage::stat_field;
 use super::{Machine, Next, Pending, Purpose, bounded, cut, fresh};
 use crate::channel::{Answer, TaskEnd};
 use crate::core::Event as Happening;
+use crate::core::auditing::power_record;
 use crate::core::proof::Need;
 use crate::core::questions::{Asker, in_pieces};
 use crate::core::store::Work;
@@ -73,7 +75,7 @@ pub fn is_maintenance(ask: &ToVmx) -> bool {
 }
 
 /// What scripts read for a request.
-fn verb(ask: &ToVmx) -> &'static str {
+pub(in crate::core) fn verb(ask: &ToVmx) -> &'static str {
     match ask {
         ToVmx::Start { .. } => "start",
         ToVmx::Stop { .. } => "stop",
@@ -263,6 +265,14 @@ impl Supervisor {
     fn forward(&mut self, asker: Asker, config: &str, ask: ToVmx, closes: bool) {
         let user = (need(&ask) == Need::Operate).then(|| self.owner(asker.process)).flatten();
         let user = user.map(|owner| owner.name);
+        if user.is_some() {
+            let record = audit::Record {
+                machine: Some(config.to_owned()),
+                detail: Some(verb(&ask).to_owned()),
+                ..audit::Record::new(Kind::Machine, Outcome::Ok)
+            };
+            self.audit_as(asker.process, record);
+        }
         let Some(machine) = self.machines.entries.get_mut(config) else { return };
         if machine.asked.len() >= MAX_UNDER_WAY {
             let text = "too many requests to it are under way";
@@ -276,6 +286,14 @@ impl Supervisor {
             }
             _ => None,
         };
+        if machine.lost && matches!(ask, ToVmx::Stop { mode: PowerMode::Hard | PowerMode::TrySoft, .. }) {
+            // Nothing can be asked of it: the plug is pulled. The asker is answered when it is buried.
+            machine.next_request += 1;
+            let pending = Pending { asker: Some(asker), purpose: Purpose::Kill, user };
+            machine.asked.insert(machine.next_request, pending);
+            let id = machine.id;
+            return self.give_machine_up(id, "it does not answer and is to be stopped hard");
+        }
         let purpose = Purpose::Forward { pieces: Vec::new(), closes, answers };
         if let Err(error) = machine.ask(ask, Pending { asker: Some(asker), purpose, user }) {
             self.settle(asker, Err(error));
@@ -344,34 +362,6 @@ impl Supervisor {
         });
         // A process that has broken its channel shows elsewhere.
         let _ = self.answer_in_pieces(asker, pieces, |events| Answer::Events { epoch, next, lost, events });
-    }
-
-    /// Numbers.
-    pub(in crate::core) fn metrics(&mut self) -> Metrics {
-        let mut metrics = Metrics {
-            requests: self.request_count(),
-            ops: crate::figures::read(&self.figures()),
-            registered: self.shared.inventory.len() as u64,
-            ..Metrics::default()
-        };
-        (metrics.session_processes, metrics.sessions) = self.session_counts();
-        for task in self.shared.tasks.list(0, true) {
-            match task.state {
-                TaskEnd::Running => metrics.tasks_running += 1,
-                TaskEnd::Done => metrics.tasks_done += 1,
-                TaskEnd::Failed { .. } => metrics.tasks_failed += 1,
-                TaskEnd::Stopped => metrics.tasks_stopped += 1,
-            }
-        }
-        for machine in self.machines.entries.values() {
-            match machine.status.state {
-                State::On if machine.status.paused => metrics.paused += 1,
-                State::On => metrics.on += 1,
-                State::Stuck => metrics.stuck += 1,
-                _ => {}
-            }
-        }
-        metrics
     }
 
     /// Something has happened: whoever waits for it is told.
@@ -528,6 +518,10 @@ impl Supervisor {
                     && let Err(error) = self.record(id)
                 {
                     tracing::warn!("the record of {}: {error}", for_log(config.as_bytes()));
+                }
+                self.audit_change(id, &config, (from, to), &why);
+                if to == State::On && matches!(from, State::Off | State::Suspended) {
+                    self.observe.machine_starts += 1;
                 }
                 self.log_machine(id, EventKind::Info, &why, Vec::new());
                 tracing::info!("{} is {to:?}: {}", for_log(config.as_bytes()), for_log(why.as_bytes()));
@@ -691,6 +685,9 @@ impl Supervisor {
     fn machine_failed(&mut self, id: MachineId, config: &str, pending: Pending, error: Error) {
         let start = matches!(pending.purpose, Purpose::Start);
         if start && error.code != ErrorCode::NeedInput {
+            if let Some(asker) = pending.asker {
+                self.audit_machine(asker, Kind::Power, config, Some(&error));
+            }
             tracing::warn!("{} is not started: {error}", for_log(config.as_bytes()));
             if let Some((_, machine)) = self.machines.by_id(id) {
                 machine.ending = true;
@@ -752,6 +749,17 @@ impl Supervisor {
 
     // Its event log.
 
+    /// Records another state of a machine, with whoever has asked for it.
+    fn audit_change(&mut self, id: MachineId, config: &str, (from, to): (State, State), why: &str) {
+        let Some((_, machine)) = self.machines.by_id(id) else { return };
+        let by = machine.asked.values().rev().find(|pending| pending.user.is_some());
+        let asker = by.and_then(|pending| Some((pending.asker?, pending.user.clone())));
+        match asker {
+            Some((asker, user)) => self.audit_as(asker.process, power_record(config, (from, to), user, why)),
+            None => self.audit.record(power_record(config, (from, to), None, why)),
+        }
+    }
+
     fn log_machine(&mut self, id: MachineId, kind: EventKind, subject: &str, choices: Vec<String>) {
         let Some((_, machine)) = self.machines.by_id(id) else { return };
         let user = machine.asked.values().rev().find_map(|pending| pending.user.clone());
@@ -789,14 +797,36 @@ impl Supervisor {
             (machine.ending, machine.cleaning) = (true, true);
             process::clean(id, machine.rights.uid, format!("{config}.lck"), &events);
             tracing::warn!("machine process {pid} of {} crashed: {how}", for_log(config.as_bytes()));
-            let (kind, subject) = if machine.lost {
+            let is_kill = |pending: &Pending| matches!(pending.purpose, Purpose::Kill);
+            let numbers =
+                machine.asked.iter().filter(|(_, pending)| is_kill(pending)).map(|(number, _)| *number);
+            let numbers: Vec<u32> = numbers.collect();
+            let kills: Vec<_> = numbers.iter().filter_map(|number| machine.asked.remove(number)).collect();
+            let (kind, subject) = if !kills.is_empty() {
+                let text = "Virtual machine is off: its process did not answer and was ended.";
+                (EventKind::Warning, text.to_owned())
+            } else if machine.lost {
                 let text = "Virtual machine is off: its process ended while the server did not see it.";
                 (EventKind::Warning, text.to_owned())
             } else {
                 (EventKind::Error, format!("Virtual machine crashed: its process {pid} ended ({how})."))
             };
+            match kills.iter().find_map(|pending| Some((pending.asker?, pending.user.clone()))) {
+                Some((asker, user)) => {
+                    let record = power_record(&config, (from, State::Off), user, &subject);
+                    self.audit_as(asker.process, record);
+                }
+                None => {
+                    self.observe.machine_crashes += 1;
+                    self.audit.record(power_record(&config, (from, State::Off), None, &subject));
+                }
+            }
             self.log_machine(id, kind, &subject, Vec::new());
             self.announce(None, &config, Happened::State { from, to: State::Off });
+            for pending in kills {
+                let done = FromVmx::Done { request: 0 };
+                self.settle_with(pending.asker, Ok(Answer::Machine { message: Inner(done) }));
+            }
             return;
         }
         tracing::info!("machine process {pid} of {} ended: {how}", for_log(config.as_bytes()));

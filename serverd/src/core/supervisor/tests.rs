@@ -4,6 +4,8 @@ use super::*;
 use crate::channel::{Answer, Ask, TaskEnd};
 use crate::core::inventory::Inventory;
 use crate::core::tasks::{Limits, Tasks};
+use link::audit::Audit;
+use link::settings::AuditLevel;
 use link::wire::Inner;
 use link::{Channel, Outbox, Proof};
 use std::os::unix::net::UnixStream;
@@ -33,6 +35,7 @@ impl Stage {
             level: crate::log::level_number(tracing::Level::INFO),
             root: "/nowhere".into(),
             event_logs: "/nowhere".into(),
+            audit: 0,
         };
         let shared = Shared {
             inventory: Inventory::new().unwrap(),
@@ -63,7 +66,7 @@ impl Stage {
             sent: sessions,
             on_the_way,
             live: BTreeMap::new(),
-            ration: Ration::new(Instant::now()),
+            ration: Ration::new(Instant::now().into_std()),
             broken: false,
             channel_ended: false,
             exited: None,
@@ -118,6 +121,7 @@ fn handover() -> Handover {
         home: "/".into(),
         proof: Proof::Unix,
         peer: "unix".into(),
+        origin: 1,
         tls: false,
         login_time: 0,
     };
@@ -406,4 +410,49 @@ async fn a_connection_to_a_machine_is_what_its_own_process_says() {
         ToAuthd::Refuse { session: 3, .. } => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_a_process_claims_is_recorded_as_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let mut stage = Stage::new(1);
+    stage.supervisor.audit = Audit::start(&path, AuditLevel::Changes, "test").unwrap();
+    stage.says(ToCore::Accepted { number: 1 });
+    let did = |session: u64, op: u32, code: i32, machine: &str| ToCore::Did {
+        session,
+        request: 1,
+        op,
+        code,
+        machine: Some(machine.into()),
+        paths: vec!["x".repeat(100_000); 500],
+    };
+    let index = |name: &str| ops::TABLE.iter().position(|row| row.name == name).unwrap() as u32;
+    stage.says(did(1, index("VM_Start"), 0, "/a.vmx"));
+    // A session of somebody else, no operation at all, an error that there is not: his own all the same.
+    stage.says(did(77, u32::MAX, i32::MIN, "/b\",\"uid\":0,\"x\":\"\n{}"));
+    // A reading operation is nothing that anybody wants to know at this level, unless it was refused.
+    stage.says(did(1, index("inc"), 0, "/c.vmx"));
+    stage.says(did(1, index("VM_List"), -4, "/d.vmx"));
+    stage.supervisor.audit = Audit::off();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [begin, first, second, third] = lines.as_slice() else { panic!("{text}") };
+    assert_eq!((&begin["event"], &begin["source"]), (&"session-begin".into(), &"unix:1".into()));
+    for line in &lines {
+        assert_eq!((&line["uid"], &line["user"]), (&1000.into(), &"alice".into()), "{line}");
+    }
+    assert_eq!(
+        (&first["operation"], &first["session"], &first["machine"]),
+        (&"VM_Start".into(), &1.into(), &"/a.vmx".into())
+    );
+    assert_eq!((first["paths"].as_array().unwrap().len(), &first["claimed"]), (4, &true.into()));
+    assert!(text.lines().all(|line| line.len() < 8000));
+    assert_eq!(
+        (&second["operation"], second.get("session"), &second["outcome"]),
+        (&"none".into(), None, &"failed".into())
+    );
+    assert_eq!((&third["operation"], &third["outcome"]), (&"VM_List".into(), &"refused".into()));
+    assert!(!stage.killed().await);
 }
