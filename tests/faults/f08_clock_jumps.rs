@@ -169,9 +169,9 @@ fn a_clock_that_is_set_disturbs_nobody() {
         let mut waits = instance.tcp();
         let mut guesses = Client::tcp_from([127, 5, 1, jumps + 1].into(), instance.plain).greeted();
         assert!(guesses.ask("USER x").starts_with("331 "));
+        let guessed = Instant::now();
         guesses.send("PASS \r\n");
         let mut idles = instance.unix().local();
-        let guessed = Instant::now();
         task_across(&instance, &place, &|| clock.set(to));
         jumps += 1;
         // What is written now has the new time: the programs have believed it.

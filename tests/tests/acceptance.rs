@@ -94,6 +94,8 @@ fn grub_from_a_vmdk_lives_a_whole_life() {
     guest.grub(&mut exec, "save_env -f (hd0,msdos1)/grubenv boots");
     guest.send(&mut exec, "halt\r");
     assert_eq!(events.reaches(&mut waiting, &guest.config, "off"), ["off"]);
+    // At once, while the machine's process may still be there, and later.
+    assert!(guest.output(&mut exec, guest.seen, 0).0.contains("halt"), "kept at power off");
     all_say(&guest, &mut local, "off");
     let log = guest.events(&mut local);
     assert_eq!(log.last().map(String::as_str), Some("Virtual machine was powered off by the guest."));

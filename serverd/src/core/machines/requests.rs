@@ -509,10 +509,12 @@ impl Supervisor {
                     machine.ending = !machine.is_maintenance;
                     refresh = false;
                 }
-                let mut late = Vec::new();
+                let (mut late, mut said) = (Vec::new(), None);
                 if machine.is_up() {
                     late = std::mem::take(&mut machine.late);
                     late.extend(machine.next.take().map(|next| next.asker));
+                } else if !machine.is_maintenance {
+                    said = Some(std::mem::take(&mut machine.outputs));
                 }
                 if to == State::On
                     && let Err(error) = self.record(id)
@@ -525,7 +527,12 @@ impl Supervisor {
                 }
                 self.log_machine(id, EventKind::Info, &why, Vec::new());
                 tracing::info!("{} is {to:?}: {}", for_log(config.as_bytes()), for_log(why.as_bytes()));
-                self.machines.kept.forget(&config);
+                // Before anybody hears of the change: who reads the output of a machine that is off reads all of it,
+                // though its process has yet to end.
+                match said {
+                    Some(outputs) => self.machines.kept.keep(config.clone(), outputs),
+                    None => self.machines.kept.forget(&config),
+                }
                 self.announce(None, &config, Happened::State { from, to });
                 for asker in late {
                     self.settle(asker, Err(started_already(&config, to)));
@@ -795,6 +802,7 @@ impl Supervisor {
             // From now on it is off; a start waits until it is forgotten.
             machine.status = fresh();
             (machine.ending, machine.cleaning) = (true, true);
+            let said = std::mem::take(&mut machine.outputs);
             process::clean(id, machine.rights.uid, format!("{config}.lck"), &events);
             tracing::warn!("machine process {pid} of {} crashed: {how}", for_log(config.as_bytes()));
             let is_kill = |pending: &Pending| matches!(pending.purpose, Purpose::Kill);
@@ -811,6 +819,7 @@ impl Supervisor {
             } else {
                 (EventKind::Error, format!("Virtual machine crashed: its process {pid} ended ({how})."))
             };
+            self.machines.kept.keep(config.clone(), said);
             match kills.iter().find_map(|pending| Some((pending.asker?, pending.user.clone()))) {
                 Some((asker, user)) => {
                     let record = power_record(&config, (from, State::Off), user, &subject);
@@ -845,9 +854,6 @@ impl Supervisor {
         for asker in std::mem::take(&mut machine.late) {
             let text = format!("its process ended ({how})");
             self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, text)));
-        }
-        if !machine.is_maintenance {
-            self.machines.kept.keep(config.clone(), machine.outputs);
         }
         if let Some(next) = machine.next {
             self.begin_machine(next.asker, &config, next, machine.rights);
