@@ -11,11 +11,11 @@ SHELL := /bin/bash
 # A C compiler for the TLS library (aws-lc, built without cmake), PAM's header files, and the BIOS of
 # virtual machines.
 RUN_PACKAGES := gcc libc6-dev libpam0g-dev seabios
-# A C++ compiler for libFuzzer and the header; the clients that the gateway and the C library are proven against, a
+# A C++ compiler for libFuzzer and the header; the clients that the gateway and the C library are proven against, a super-server, a
 # compiler for Java (ecj: the smallest there is), a checker of memory; firmware and guests for machines; what builds our
 # packages, and a Debian to install them in; what puts faults into system calls, a clock and a disk (strace, patchelf,
 # e2fsprogs).
-TEST_PACKAGES := binutils curl default-jre-headless dpkg-dev e2fsprogs ecj g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 libhyperic-sigar-java libio-socket-ssl-perl medusa memtest86+ mmdebstrap mtools netcat-openbsd nmap openssl patator patchelf perl python3-prometheus-client qemu-utils strace systemd-container valgrind
+TEST_PACKAGES := binutils curl default-jre-headless dpkg-dev e2fsprogs ecj g++ grub-common grub-pc-bin grub-rescue-pc hydra iproute2 libhyperic-sigar-java libio-socket-ssl-perl medusa memtest86+ mmdebstrap mtools netcat-openbsd nmap openbsd-inetd openssl patator patchelf perl python3-prometheus-client qemu-utils strace systemd-container valgrind
 
 .PHONY: help run test
 

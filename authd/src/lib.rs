@@ -20,6 +20,9 @@
 //! * [`pam`] helpers call PAM and the name service, which may sleep, crash or print; [`modules`] keeps what
 //!   they load.
 //!
+//! Started by a super-server for one caller, the program is none of these: it hands that caller to the monitor
+//! ([`inetd`]).
+//!
 //! What a caller may say and what is answered is [`dialogue`], a state machine without I/O, on top of
 //! [`line`], the grammar of one line, and [`reply`], the complete list of answers. The wire protocol
 //! is that of VMware Server 1.0 as far as it is publicly known; `docs/protocol.md` says which part
@@ -34,6 +37,7 @@
 pub use authd_dialogue::{dialogue, line, reply};
 
 pub mod certificate;
+pub mod inetd;
 pub mod messages;
 pub mod modules;
 pub mod monitor;

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
         Some("pam-helper") => authd::pam::run(),
         _ => {
             let arguments = Arguments::parse();
-            authd::monitor::run(arguments.root.as_deref(), arguments.die_with_parent)
+            match authd::inetd::caller() {
+                Some(caller) => authd::inetd::run(arguments.root.as_deref(), &caller),
+                None => authd::monitor::run(arguments.root.as_deref(), arguments.die_with_parent),
+            }
         }
     };
     match result {

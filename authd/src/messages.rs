@@ -152,6 +152,27 @@ link::messages! {
         },
         /// Stop: close the listeners, hand over who is in the middle of a login, tell the others, let relays end.
         5 = Stop {},
+        /// A TCP connection that a super-server has accepted: to be served like one of the listeners'.
+        6 = Caller {
+            /// Its [`Kind`] number.
+            kind: u8,
+        } with 1..=1,
+    }
+}
+
+link::messages! {
+    /// From a gateway that a super-server started ([`crate::inetd`]) to the monitor.
+    pub enum FromInetd {
+        /// Here is the caller.
+        1 = Caller {} with 1..=1,
+    }
+}
+
+link::messages! {
+    /// From the monitor to such a gateway. A channel that ends without it says: not taken.
+    pub enum ToInetd {
+        /// The caller is served.
+        1 = Taken {},
     }
 }
 

@@ -92,6 +92,12 @@ impl Layout {
         self.path("/run/vmware/authd-link.sock")
     }
 
+    /// `run/vmware/authd-inetd.sock`: where a super-server's gateway hands its caller on.
+    #[must_use]
+    pub fn inetd_socket(&self) -> PathBuf {
+        self.path("/run/vmware/authd-inetd.sock")
+    }
+
     /// `run/vmware/metrics.sock`: where figures are read.
     #[must_use]
     pub fn metrics_socket(&self) -> PathBuf {

@@ -97,6 +97,7 @@ fn modes_of_what_is_created() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&layout.authd_socket()), 0o666);
     assert_eq!(mode(&layout.link_socket()), 0o600);
+    assert_eq!(mode(&layout.inetd_socket()), 0o600);
     assert_eq!(mode(layout.authd_socket().parent().unwrap()), 0o755);
     assert_eq!(mode(&layout.ssl_directory().join("rui.crt")), 0o444);
     assert_eq!(mode(&layout.ssl_directory().join("rui.key")), 0o400);
@@ -139,7 +140,7 @@ fn check(path: &Path, rule: &dyn Fn(&Path, u32)) {
     }
 }
 
-/// Somebody who is not the owner of the instance cannot pose as the server.
+/// Somebody who is not the owner of the instance cannot pose as the server, nor as a super-server.
 #[test]
 fn the_link_takes_nobody_but_the_server() {
     if !need_root("the link between gateway and server") {
@@ -148,9 +149,10 @@ fn the_link_takes_nobody_but_the_server() {
     let account = Account::new();
     let instance: Instance = Setup::new().plain().start();
     let caller = Caller::new(CALLER, &instance, &account);
-    let link = instance.layout.link_socket();
-    let mut command = caller.command(&["relay", "unix", link.to_str().unwrap()]);
-    let output = command.stdin(std::process::Stdio::null()).output().unwrap();
-    assert!(!output.status.success(), "an ordinary user reached the link");
+    for socket in [instance.layout.link_socket(), instance.layout.inetd_socket()] {
+        let mut command = caller.command(&["relay", "unix", socket.to_str().unwrap()]);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(!output.status.success(), "an ordinary user reached {}", socket.display());
+    }
     assert_eq!(instance.tcp().local().server().inc(1), 2);
 }

@@ -45,6 +45,8 @@ pub const SESSION_TIMEOUT: &[u8] = b"421 Session timed out.\r\n";
 pub const TOO_MANY: &[u8] = b"421 Too many connections.\r\n";
 /// The daemon stops.
 pub const SHUTTING_DOWN: &[u8] = b"421 Shutting down.\r\n";
+/// Instead of the banner: started by a super-server, while there is no gateway to hand the caller to.
+pub const NOT_AVAILABLE: &[u8] = b"421 Service not available.\r\n";
 
 /// `331 Password required for <name>.`
 #[must_use]

@@ -124,10 +124,14 @@ pub fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Listeners passed by the service manager (`LISTEN_FDS`), or none.
-///
-/// A unix socket is plain; a TCP socket is plain if its port is `plain_port`, and otherwise speaks
-/// TLS if `tls` says so.
+/// What is spoken on a TCP socket that somebody else has opened: nothing encrypted if its port is `plain_port`,
+/// and otherwise TLS if `tls` says so.
+#[must_use]
+pub fn spoken(port: Option<u16>, tls: bool, plain_port: u16) -> Kind {
+    if tls && port != Some(plain_port) { Kind::Tls } else { Kind::Plain }
+}
+
+/// Listeners passed by the service manager (`LISTEN_FDS`), or none. A unix socket is plain; for TCP see [`spoken`].
 #[must_use]
 pub fn inherited(tls: bool, plain_port: u16) -> Vec<Listener> {
     let mut passed = listenfd::ListenFd::from_env();
@@ -140,8 +144,7 @@ pub fn inherited(tls: bool, plain_port: u16) -> Vec<Listener> {
             listeners.push(Listener { kind: Kind::Unix, place, socket: socket.into() });
         } else if let Ok(Some(socket)) = passed.take_tcp_listener(index) {
             let address = socket.local_addr().ok();
-            let plain = address.is_some_and(|address| address.port() == plain_port);
-            let kind = if tls && !plain { Kind::Tls } else { Kind::Plain };
+            let kind = spoken(address.map(|address| address.port()), tls, plain_port);
             let shown = address.map_or_else(|| "TCP socket".to_owned(), |address| address.to_string());
             listeners.push(Listener { kind, place: Place::Inherited(shown), socket: socket.into() });
         }

@@ -36,6 +36,7 @@ use link::gateway::{ToAuthd, ToServerd};
 use link::identity::{Account, Identity, Proof, for_log};
 use link::logfile::Sink;
 use link::page::Page;
+use link::wire::Message;
 use link::{Layout, Settings};
 use rustix::process::Signal;
 use tokio::process::Child;
@@ -44,7 +45,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_seqpacket::UnixSeqpacketListener;
 
-use crate::messages::{FromMonitor, ToHelper, ToMonitor};
+use crate::messages::{FromInetd, FromMonitor, ToHelper, ToInetd, ToMonitor};
 use crate::monitor::delays::Delays;
 use crate::monitor::helpers::{Helpers, Outcome};
 use crate::monitor::listeners::{Listener, Place};
@@ -59,6 +60,8 @@ const ACCOUNT_MEMORY: Duration = Duration::from_secs(5);
 const STOP_PATIENCE: Duration = Duration::from_secs(35);
 /// Pause before a network child that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// How long a super-server's gateway may take to hand its caller on, once it has connected.
+const HAND_PATIENCE: Duration = Duration::from_secs(5);
 /// Events, and messages to a peer, that may wait.
 const QUEUE: usize = 8192;
 
@@ -84,6 +87,8 @@ enum Event {
     LinkGone(u64),
     /// The server has not answered about this session in time.
     ReserveOver(u64),
+    /// A super-server's gateway hands its caller on.
+    Handed(Channel<ToInetd, FromInetd>, OwnedFd),
     /// What an administrator wants with certificates or settings is done, or cannot be.
     Secured(security::Asker, Result<security::Done, link::security::Answer>),
     /// SIGHUP.
@@ -277,7 +282,9 @@ async fn serve(layout: Layout) -> io::Result<()> {
         if inherited.is_empty() { listeners::open(loaded.places.clone(), Vec::new())? } else { inherited };
     let audit = Audit::start(&layout.audit_log(), loaded.settings.audit.level, crate::IDENT)?;
     audit.record(Record::new(Kind::Start, Ending::Ok));
-    let link_socket = listen_for_server(&loaded.link)?;
+    let link_socket = listen_for_ours(&loaded.link)?;
+    let inetd_path = layout.inetd_socket();
+    let inetd_socket = listen_for_ours(&inetd_path)?;
     let (events, mut incoming) = mpsc::channel(QUEUE);
     let (base, limit) = settings::delays(&loaded.settings);
     let mut monitor = Monitor {
@@ -305,7 +312,15 @@ async fn serve(layout: Layout) -> io::Result<()> {
         events: events.clone(),
         layout,
     };
-    tokio::spawn(accept_links(link_socket, loaded.link.clone(), events.clone()));
+    let linked = events.clone();
+    tokio::spawn(accept_ours(link_socket, loaded.link.clone(), async move |channel| {
+        linked.send(Event::LinkUp(channel)).await.is_ok()
+    }));
+    let handed = events.clone();
+    tokio::spawn(accept_ours(inetd_socket, inetd_path.clone(), async move |channel| {
+        tokio::spawn(receive_caller(channel, handed.clone()));
+        !handed.is_closed()
+    }));
     tokio::spawn(watch_signals(events));
     monitor.start_net()?;
     loop {
@@ -321,7 +336,7 @@ async fn serve(layout: Layout) -> io::Result<()> {
             monitor.figures.page.publish(&monitor.figures.logins);
         }
     }
-    monitor.begin_stop(&loaded.link);
+    monitor.begin_stop(&[&loaded.link, &inetd_path]);
     let drained = tokio::time::timeout(STOP_PATIENCE, monitor.drain(&mut incoming)).await;
     if drained.is_err() {
         monitor.log("the network process did not end in time");
@@ -329,7 +344,8 @@ async fn serve(layout: Layout) -> io::Result<()> {
     Ok(())
 }
 
-fn listen_for_server(path: &Path) -> io::Result<UnixSeqpacketListener> {
+/// Opens a socket for processes of ours: the server's link, and callers that a super-server accepted.
+fn listen_for_ours(path: &Path) -> io::Result<UnixSeqpacketListener> {
     use std::os::unix::fs::PermissionsExt;
     listeners::remove_stale(path)?;
     let describe = |error: io::Error| link::layout::describe(&error, "cannot listen on", path);
@@ -338,15 +354,19 @@ fn listen_for_server(path: &Path) -> io::Result<UnixSeqpacketListener> {
     Ok(listener)
 }
 
-/// Takes servers that connect to the link. Only root, or the user we run as, is one.
-async fn accept_links(mut listener: UnixSeqpacketListener, path: PathBuf, events: mpsc::Sender<Event>) {
+/// Takes those who connect to such a socket, until `take` wants no more. Only root, or the user we run as, is ours.
+async fn accept_ours<Tx: Message, Rx: Message>(
+    mut listener: UnixSeqpacketListener,
+    path: PathBuf,
+    take: impl AsyncFn(Channel<Tx, Rx>) -> bool,
+) {
     let own = rustix::process::geteuid().as_raw();
     loop {
         match listener.accept().await {
             Ok(socket) => {
                 let Ok(channel) = Channel::from_socket(socket) else { continue };
                 let trusted = channel.peer_uid().is_ok_and(|uid| uid == 0 || uid == own);
-                if trusted && events.send(Event::LinkUp(channel)).await.is_err() {
+                if trusted && !take(channel).await {
                     return;
                 }
             }
@@ -355,6 +375,17 @@ async fn accept_links(mut listener: UnixSeqpacketListener, path: PathBuf, events
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// Takes the caller of a super-server's gateway. One that brings none is not waited for long.
+async fn receive_caller(channel: Channel<ToInetd, FromInetd>, events: mpsc::Sender<Event>) {
+    if let Ok(Ok(Some((FromInetd::Caller {}, mut fds)))) =
+        tokio::time::timeout(HAND_PATIENCE, channel.recv()).await
+        && let Some(caller) = fds.pop()
+    {
+        // A monitor that is gone takes nobody, which the other end sees.
+        let _ = events.send(Event::Handed(channel, caller)).await;
     }
 }
 
@@ -377,7 +408,7 @@ async fn watch_signals(events: mpsc::Sender<Event>) {
 }
 
 /// Turns a channel into events of one generation.
-async fn pump<Tx: link::wire::Message, Rx: link::wire::Message>(
+async fn pump<Tx: Message, Rx: Message>(
     channel: Arc<Channel<Tx, Rx>>,
     events: mpsc::Sender<Event>,
     message: impl Fn(Rx, Vec<OwnedFd>) -> Event,
@@ -436,6 +467,7 @@ impl Monitor {
             Event::LinkGone(generation) if self.is_link(generation) => self.link_gone(),
             Event::Link(..) | Event::LinkGone(_) => {}
             Event::ReserveOver(session) => self.reserved(session, 1),
+            Event::Handed(channel, caller) => self.handed(channel, caller),
             Event::Secured(asker, done) => self.secured(asker, done),
             Event::Reload => self.reload(),
             Event::Stop => {}
@@ -536,6 +568,24 @@ impl Monitor {
                     self.tell_server(ToServerd::Cancel { session }, Vec::new());
                 }
             }
+        }
+    }
+
+    /// A caller that a super-server has accepted is served by the network child, like its own.
+    fn handed(&self, channel: Channel<ToInetd, FromInetd>, caller: OwnedFd) {
+        let stream =
+            rustix::net::sockopt::socket_type(&caller).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM);
+        let Some(End::Tcp(ends)) = End::of_socket(&caller).filter(|_| stream) else {
+            return self.log("a super-server handed on what is no TCP connection, or not any more");
+        };
+        let plain_port = self.settings.authd.plain_port;
+        let kind = listeners::spoken(Some(ends.own.port()), self.state.console, plain_port);
+        let message = FromMonitor::Caller { kind: kind as u8 };
+        // Not taken while there is no child: the other end tries again.
+        if self.net.as_ref().is_some_and(|net| net.outbox.push(message, vec![caller]).is_ok()) {
+            tokio::spawn(async move {
+                let _ = channel.send(&ToInetd::Taken {}, &[]).await;
+            });
         }
     }
 
@@ -978,12 +1028,14 @@ impl Monitor {
     }
 
     /// Takes no new callers.
-    fn begin_stop(&mut self, link_path: &Path) {
+    fn begin_stop(&mut self, own_sockets: &[&Path]) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.log("stopping");
         self.audit.record(Record::new(Kind::Stop, Ending::Ok));
         // The sockets' names first: a client that comes now shall see that nobody is there.
-        let _ = std::fs::remove_file(link_path);
+        for path in own_sockets {
+            let _ = std::fs::remove_file(path);
+        }
         for listener in self.listeners.drain(..) {
             if let Place::Unix(path) = listener.place {
                 let _ = std::fs::remove_file(path);
@@ -1005,6 +1057,8 @@ impl Monitor {
                 Some(Event::NetGone(generation)) if self.is_net(generation) => break,
                 // Once is enough, and a child that could not be started is not needed any more.
                 Some(Event::Stop | Event::NetStart | Event::Reload) => {}
+                // Not taken: the other end tries the next gateway.
+                Some(Event::Handed(..)) => {}
                 Some(event) => self.take(event),
             }
         }
@@ -1030,15 +1084,12 @@ fn reopen(loaded: &settings::Loaded, old: &[Listener]) -> io::Result<Vec<Listene
 
 /// What a socket of the service manager speaks under new settings.
 fn inherited_kind(listener: &Listener, loaded: &settings::Loaded) -> crate::messages::Kind {
-    use crate::messages::Kind;
-    let port = |place: &Place| match place {
+    let port = match &listener.place {
         Place::Inherited(shown) => shown.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()),
         _ => None,
     };
     match listener.kind {
-        Kind::Unix => Kind::Unix,
-        _ if port(&listener.place) == Some(loaded.settings.authd.plain_port) => Kind::Plain,
-        _ if loaded.tls => Kind::Tls,
-        _ => Kind::Plain,
+        crate::messages::Kind::Unix => crate::messages::Kind::Unix,
+        _ => listeners::spoken(port, loaded.tls, loaded.settings.authd.plain_port),
     }
 }

@@ -36,6 +36,18 @@ pub enum Caller {
     Unix(UnixStream),
 }
 
+impl Caller {
+    /// A TCP connection.
+    ///
+    /// # Errors
+    /// When it is none any more.
+    pub fn tcp(socket: TcpStream) -> std::io::Result<Self> {
+        // Every reply is one write and must not wait for the next.
+        socket.set_nodelay(true)?;
+        Ok(Caller::Tcp(socket))
+    }
+}
+
 impl AsFd for Caller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {

@@ -295,8 +295,21 @@ fn obey(shared: &Rc<Shared>, message: FromMonitor, fds: Vec<OwnedFd>) {
             };
             shared.answer(connection, Answer::Reserved(reservation));
         }
+        FromMonitor::Caller { kind } => {
+            // One who has gone meanwhile needs no answer.
+            let caller = fds.into_iter().next().and_then(|fd| accepted_elsewhere(fd).ok());
+            if let (Some(kind), Some(caller)) = (Kind::from_number(kind), caller) {
+                admit(shared, caller, kind);
+            }
+        }
         FromMonitor::Stop {} => {}
     }
+}
+
+/// A TCP connection that a super-server accepted.
+fn accepted_elsewhere(fd: OwnedFd) -> io::Result<Caller> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Caller::tcp(tokio::net::TcpStream::from_std(fd.into())?)
 }
 
 fn start(first: FromMonitor, fds: Vec<OwnedFd>, outbox: Outbox<ToMonitor>) -> io::Result<Rc<Shared>> {
@@ -404,9 +417,7 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
-                // Every reply is one write and must not wait for the next.
-                socket.set_nodelay(true)?;
-                Ok(Caller::Tcp(socket))
+                Caller::tcp(socket)
             }
             Listener::Unix(listener) => Ok(Caller::Unix(UnixStream::accept(listener).await?)),
         }

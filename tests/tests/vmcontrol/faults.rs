@@ -108,9 +108,20 @@ fn before_the_login_is_done() {
     assert!(said.starts_with("-2 Network failure: cannot look up host no such host: "), "{said}");
 
     type Serve = fn(TcpStream);
-    let cases: [(&str, Serve, u64, &str, &str); 10] = [
+    let cases: [(&str, Serve, u64, &str, &str); 11] = [
         ("silent", linger, SHORT, "-7 Operation timed out", "firewall"),
         ("gone at once", drop, 10_000, "-13 Connection lost", "before the login"),
+        (
+            "reset",
+            |mut stream| {
+                say(&mut stream, PLAIN_BANNER);
+                // Closed while what came is unread: that is not the orderly end, but a reset.
+                stream.peek(&mut [0]).unwrap();
+            },
+            10_000,
+            "-13 Connection lost",
+            "before the login",
+        ),
         (
             "a byte now and then",
             |mut stream| {

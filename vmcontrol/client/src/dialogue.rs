@@ -149,7 +149,12 @@ impl Dialogue<'_> {
         line.extend_from_slice(word);
         escape(argument, &mut line);
         line.extend_from_slice(b"\r\n");
-        stream.send(&line).map_err(|error| self.lost(&error))?;
+        match stream.send(&line) {
+            Ok(()) => {}
+            // A last line that says why may be there to read.
+            Err(error) if has_closed(&error) => {}
+            Err(error) => return Err(self.lost(&error)),
+        }
         let reply = self.line(stream)?;
         let ok = reply.strip_prefix(code).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         if ok { Ok(()) } else { Err(refusal(&reply)) }
@@ -163,9 +168,7 @@ impl Dialogue<'_> {
         loop {
             let length = stream.read(&mut buffer).map_err(|error| self.lost(&error))?;
             if length == 0 {
-                let detail =
-                    format_args!("vmware-authd on {} closed the connection before the login", self.name);
-                return Err(Error::with(ErrorCode::Disconnect, detail));
+                return Err(self.closed());
             }
             received.extend_from_slice(buffer.get(..length).unwrap_or_default());
             let text = || String::from_utf8_lossy(&received).into_owned();
@@ -180,9 +183,15 @@ impl Dialogue<'_> {
         }
     }
 
+    fn closed(&self) -> Error {
+        let detail = format_args!("vmware-authd on {} closed the connection before the login", self.name);
+        Error::with(ErrorCode::Disconnect, detail)
+    }
+
     fn lost(&self, error: &io::Error) -> Error {
         match error.kind() {
             ErrorKind::TimedOut => self.late("the login"),
+            _ if has_closed(error) => self.closed(),
             _ => {
                 let detail = format_args!("talking to vmware-authd on {}: {}", self.name, system_text(error));
                 Error::with(ErrorCode::NetFail, detail)
@@ -234,6 +243,12 @@ fn escape(argument: &[u8], line: &mut Vec<u8>) {
             _ => line.push(byte),
         }
     }
+}
+
+/// Whether an error says that the other side has closed. Who does so while bytes of ours are unread resets the
+/// connection.
+fn has_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// What a reply that is not the expected one means.

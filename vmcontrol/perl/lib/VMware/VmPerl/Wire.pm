@@ -345,8 +345,9 @@ sub _more {
             ? $self->{handle}->sysread($self->{buffer}, 65536, length $self->{buffer})
             : sysread $self->{handle}, $self->{buffer}, 65536, length $self->{buffer};
         return if $got;
+        # Who closes while bytes of ours are unread resets the connection.
         _fail(DISCONNECT => $self->{login} ? 'vmware-authd closed it before the login' : 'the other side has closed it')
-            if defined $got;
+            if defined $got || $!{ECONNRESET};
         next if $!{EINTR};
         $self->_lost if !$!{EAGAIN} && !$!{EWOULDBLOCK};
         $self->_wait($self->{handle}, $self->_wants_write);
@@ -370,7 +371,7 @@ sub _write {
         }
         next if $!{EINTR};
         # It has closed; a last line that says why may be there to read.
-        return if $!{EPIPE};
+        return if $!{EPIPE} || $!{ECONNRESET};
         $self->_lost if !$!{EAGAIN} && !$!{EWOULDBLOCK};
         $self->_wait($self->{handle}, !$self->{tls} || $self->_wants_write);
     }
