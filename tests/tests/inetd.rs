@@ -71,8 +71,7 @@ fn callers_of_inetd_are_served_like_any_other() {
     if missing() {
         return;
     }
-    // The gateway listens on no port: that is inetd's.
-    let instance = Setup::new().hasty().set("authd.connections.perAddress", 3).start();
+    let instance = Setup::new().tls().hasty().set("authd.connections.perAddress", 3).start();
     let inetd = Inetd::new(instance.layout.root());
     let account = Account::new();
     let mut by_password = inetd.call().greeted().secure().login(&account).server();
@@ -96,7 +95,8 @@ fn a_plain_gateway_under_inetd_and_one_that_is_started_again() {
     if missing() {
         return;
     }
-    let instance = Setup::new().config("security.host.ruissl", "FALSE").start();
+    // The gateway listens on no port of its own.
+    let instance = Setup::new().start();
     let inetd = Inetd::new(instance.layout.root());
     let mut client = inetd.call();
     assert_eq!(client.line(), PLAIN_BANNER.trim_end());
