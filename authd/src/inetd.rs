@@ -66,7 +66,8 @@ pub fn run(root: Option<&Path>, caller: &OwnedFd) -> io::Result<()> {
 /// Tries until the gateway has taken the caller, or the time is over.
 async fn hand_on(path: &Path, caller: &OwnedFd, end: Instant) -> io::Result<()> {
     loop {
-        let Err(error) = timeout_at(end, offer(path, caller)).await.unwrap_or_else(|over| Err(over.into())) else {
+        let Err(error) = timeout_at(end, offer(path, caller)).await.unwrap_or_else(|over| Err(over.into()))
+        else {
             return Ok(());
         };
         if Instant::now() + AGAIN >= end {

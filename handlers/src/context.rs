@@ -37,6 +37,21 @@ pub struct User {
     pub admin: bool,
 }
 
+tokio::task_local! {
+    static SESSION: u64;
+}
+
+/// Polls a handler for a session, whose number goes with what is asked of the core meanwhile.
+pub fn in_session<T>(session: u64, poll: impl FnOnce() -> T) -> T {
+    SESSION.sync_scope(session, poll)
+}
+
+/// The session for which a handler is polled just now; 0 for none.
+#[must_use]
+pub fn current_session() -> u64 {
+    SESSION.try_with(|session| *session).unwrap_or_default()
+}
+
 /// The context of a request: whose it is, and which session it came on.
 #[derive(Clone)]
 pub struct Ctx {
@@ -52,6 +67,14 @@ impl Ctx {
     #[must_use]
     pub fn new(caller: Arc<Caller>, session: u64) -> Self {
         Ctx { caller, session, machine: None }
+    }
+
+    /// Starts work that goes to its end, whether or not somebody waits for the answer.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        tokio::spawn(SESSION.scope(self.session, work))
     }
 
     /// The context of the requests of a connection to one machine.
@@ -161,6 +184,10 @@ pub trait Core: Send + Sync {
     /// Asks the gateway about encryption. Administrators only. Fails with -22 when there is no gateway
     /// to ask.
     fn security(&self, ask: link::security::Ask) -> Answer<'_, link::security::Answer>;
+
+    /// Waits until everything is written that anybody has been told of: the lists, the journal of tasks and the
+    /// event logs of machines.
+    fn settled(&self) -> Answer<'_, ()>;
 
     /// The machines that have a process, by the paths of their .vmx files, whoever may read them.
     fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>>;
@@ -468,6 +495,9 @@ pub(crate) mod tests {
                 }
             };
             Box::pin(async { Ok(answer) })
+        }
+        fn settled(&self) -> Answer<'_, ()> {
+            Box::pin(async { Ok(()) })
         }
         fn running(&self) -> Answer<'_, Arc<BTreeMap<String, Running>>> {
             let machines = self.script.machines.lock().unwrap().clone();

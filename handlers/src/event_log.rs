@@ -13,6 +13,8 @@ use crate::{Ctx, Failure, machine};
 #[handler]
 async fn get_last_n_events(ctx: &Ctx, req: GetLastNEvents) -> Result<GetLastNEventsReply, Failure> {
     let machine = machine::visible(ctx, &req.config).await?;
+    // Whoever was told of an event finds it in the log.
+    ctx.core.settled().await?;
     let logs = ctx.event_logs.clone();
     // The declaration allows 1 to 1000.
     let count = usize::try_from(req.n).unwrap_or(1);

@@ -76,7 +76,7 @@ mod vmserverd;
 mod walk;
 mod watching;
 
-pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User};
+pub use context::{Answer, Caller, ConnectedUser, Core, Ctx, Failure, User, current_session, in_session};
 pub use linking::{Linked, Mismatch, Registration, link};
 pub use run::{Job, Later, Run};
 pub use vm_delete::files_used_by;

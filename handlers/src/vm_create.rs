@@ -6,6 +6,8 @@
 //!                                    any failure ─▶ what was made is removed
 //! ```
 
+use std::sync::Arc;
+
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -26,15 +28,13 @@ use crate::{Ctx, Failure, product, tree, vm_list};
 #[handler]
 async fn create(ctx: &Ctx, req: Create) -> Result<CreateReply, Failure> {
     check(&req)?;
-    let ctx = ctx.clone();
-    // Once begun it goes to its end, whether or not somebody waits for the answer.
+    let (layout, core) = (ctx.layout.clone(), Arc::clone(&ctx.core));
     let work = async move {
-        let layout = ctx.layout.clone();
         let config = match req.config.clone() {
             Some(config) => config,
             None => default_config(&product::vm_directory(&layout)?, &req.display_name)?,
         };
-        if ctx.core.registered().await?.get(config.as_str()).is_some() {
+        if core.registered().await?.get(config.as_str()).is_some() {
             return Err(Error::new(ErrorCode::VmExists).into());
         }
         let (private, register) = (req.private, req.register);
@@ -45,7 +45,7 @@ async fn create(ctx: &Ctx, req: Create) -> Result<CreateReply, Failure> {
             let registered = async {
                 let vmx = vm_list::open_vmx(made.reply.config.as_ref())
                     .map_err(|error| Error::file(&made.reply.config, &error))?;
-                ctx.core.register(made.reply.config.as_str(), private, vmx.into()).await
+                core.register(made.reply.config.as_str(), private, vmx.into()).await
             };
             if let Err(failure) = registered.await {
                 let undo = move || made.undo.now();
@@ -55,7 +55,7 @@ async fn create(ctx: &Ctx, req: Create) -> Result<CreateReply, Failure> {
         }
         Ok(made.reply)
     };
-    tokio::spawn(work).await.map_err(|error| Failure::internal("making a machine", error))?
+    ctx.spawn(work).await.map_err(|error| Failure::internal("making a machine", error))?
 }
 
 /// What can be said against a request without looking at a disk.

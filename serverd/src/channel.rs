@@ -177,6 +177,8 @@ link::messages! {
         5 = Ask {
             /// Number of the question, for the answer.
             question: u64,
+            /// Number of the session that wants it, for the audit; 0 for none.
+            session: u64,
             /// The question.
             ask: Inner<Ask>,
         } with 0..=1,
@@ -242,6 +244,8 @@ link::messages! {
 link::messages! {
     /// What handlers ask of the core.
     pub enum Ask {
+        /// Answered when everything is written that anybody has been told of.
+        20 = Settled {},
         /// How many requests were answered since start, over all users?
         1 = RequestCount {},
         /// Which machines have a process?

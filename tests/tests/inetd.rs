@@ -25,8 +25,7 @@ impl Inetd {
         let (base, port) = (Base::new(), free_port());
         let program = programs::directory().join("vmware-authd");
         let (program, root) = (program.display(), root.display());
-        let line =
-            format!("127.0.0.1:{port} stream tcp nowait root {program} vmware-authd --root {root}\n");
+        let line = format!("127.0.0.1:{port} stream tcp nowait root {program} vmware-authd --root {root}\n");
         let file = base.path().join("inetd.conf");
         std::fs::write(&file, line).unwrap();
         // It ends with the test, however that ends.

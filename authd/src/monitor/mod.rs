@@ -573,8 +573,8 @@ impl Monitor {
 
     /// A caller that a super-server has accepted is served by the network child, like its own.
     fn handed(&self, channel: Channel<ToInetd, FromInetd>, caller: OwnedFd) {
-        let stream =
-            rustix::net::sockopt::socket_type(&caller).is_ok_and(|kind| kind == rustix::net::SocketType::STREAM);
+        let stream = rustix::net::sockopt::socket_type(&caller)
+            .is_ok_and(|kind| kind == rustix::net::SocketType::STREAM);
         let Some(End::Tcp(ends)) = End::of_socket(&caller).filter(|_| stream) else {
             return self.log("a super-server handed on what is no TCP connection, or not any more");
         };

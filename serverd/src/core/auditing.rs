@@ -6,14 +6,16 @@
 //! recorded as claimed: under the identity of that process, which is a property of its entry here and not of
 //! any message, within the ration of its user. See [`link::audit`] for the file.
 
-use ::link::audit::{Kind, Outcome, Record};
+use std::sync::Arc;
+
+use ::link::audit::{Kind, Origin, Outcome, Record};
 use ::link::settings::AuditLevel;
 use hypervisor::control::{State, ToVmx};
 use ops::{Effect, Error, ErrorCode};
 
 use super::processes::ProcessId;
-use super::questions::Asker;
 use super::supervisor::Supervisor;
+use super::tasks::Ended;
 use crate::channel::{Ask, TaskEnd};
 
 /// How a failure is called.
@@ -36,15 +38,20 @@ fn word(state: State) -> &'static str {
     }
 }
 
-/// A record of another state of a machine; `user` caused it, if anybody did. Why is the machine's own word.
-pub(super) fn power_record(
-    machine: &str,
-    (from, to): (State, State),
-    user: Option<String>,
-    why: &str,
-) -> Record {
+/// Who asks for something: taken down when he asks, since his session or its process may be gone when it is done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct By {
+    /// His uid.
+    pub uid: u32,
+    /// The name he logged in with.
+    pub name: String,
+    /// The session and where it comes from; which of its own it is says the process.
+    session: Option<(u64, Origin)>,
+}
+
+/// A record of another state of a machine. Why is the machine's own word.
+pub(super) fn power_record(machine: &str, (from, to): (State, State), why: &str) -> Record {
     Record {
-        user,
         machine: Some(machine.to_owned()),
         from: Some(word(from)),
         to: Some(word(to)),
@@ -70,14 +77,33 @@ impl Supervisor {
         self.audit.wants(AuditLevel::Changes)
     }
 
+    /// Who a process asks for. `None` when it is gone.
+    pub(super) fn by(&self, process: ProcessId, session: u64) -> Option<Arc<By>> {
+        let (uid, _) = self.who(process)?;
+        let (name, origin) = self.origin_of(process, session).unzip();
+        let name = name.or_else(|| self.owner(process).map(|owner| owner.name))?;
+        Some(Arc::new(By { uid, name, session: origin.map(|origin| (session, origin)) }))
+    }
+
+    /// Records something that somebody asked for, within his ration.
+    pub(super) fn audit_by(&self, by: &By, record: Record) {
+        let (session, origin) = by.session.clone().unzip();
+        self.audit_of(by.uid, Record { user: Some(by.name.clone()), session, origin, ..record });
+    }
+
     /// Records something that the user of a process did, within his ration.
-    pub(super) fn audit_as(&self, process: ProcessId, record: Record) {
+    fn audit_as(&self, process: ProcessId, record: Record) {
+        // A process is forgotten after everything that it said.
+        let Some((uid, _)) = self.who(process) else { return };
+        let user = record.user.clone().or_else(|| self.owner(process).map(|owner| owner.name));
+        self.audit_of(uid, Record { user, ..record });
+    }
+
+    fn audit_of(&self, uid: u32, record: Record) {
         if !self.audits() {
             return;
         }
-        let Some((uid, _)) = self.who(process) else { return self.audit.record(record) };
-        let user = record.user.clone().or_else(|| self.owner(process).map(|owner| owner.name));
-        let record = Record { user, uid: Some(uid), ..record };
+        let record = Record { uid: Some(uid), ..record };
         if uid == 0 {
             // Root could empty the file as well.
             self.audit.record(record);
@@ -87,10 +113,7 @@ impl Supervisor {
     }
 
     /// Records something that was done to a machine for somebody who asked.
-    pub(super) fn audit_machine(&self, asker: Asker, event: Kind, machine: &str, error: Option<&Error>) {
-        if !self.audits() {
-            return;
-        }
+    pub(super) fn audit_machine(&self, by: &By, event: Kind, machine: &str, error: Option<&Error>) {
         let code = error.map(|error| error.code.number());
         let record = Record {
             machine: Some(machine.to_owned()),
@@ -98,11 +121,11 @@ impl Supervisor {
             detail: error.map(|error| error.text.clone()),
             ..Record::new(event, outcome_of(code.unwrap_or(0)))
         };
-        self.audit_as(asker.process, record);
+        self.audit_by(by, record);
     }
 
     /// Records that a right is not there.
-    pub(super) fn audit_refusal(&self, asker: Asker, ask: &Ask, error: &Error) {
+    pub(super) fn audit_refusal(&self, by: &By, ask: &Ask, error: &Error) {
         let machine = match ask {
             Ask::Register { config, .. }
             | Ask::Unregister { config, .. }
@@ -127,7 +150,7 @@ impl Supervisor {
             detail: Some(format!("{what}: {}", error.text)),
             ..Record::new(Kind::Permission, Outcome::Refused)
         };
-        self.audit_as(asker.process, record);
+        self.audit_by(by, record);
     }
 
     /// Records how an operation ended, as its session process says.
@@ -168,22 +191,28 @@ impl Supervisor {
     }
 
     /// Records the end of a task.
-    pub(super) fn audit_task_end(&self, process: ProcessId, task: u64, end: &TaskEnd) {
+    pub(super) fn audit_task_end(&self, ended: &Ended) {
+        let Ended { task, owner, end, claimed } = ended;
         let (code, outcome, detail) = match end {
             TaskEnd::Running | TaskEnd::Done => (None, Outcome::Ok, None),
             TaskEnd::Stopped => (None, Outcome::Failed, Some("stopped".to_owned())),
             TaskEnd::Failed { code, text } => (Some(*code), outcome_of(*code), Some(text.clone())),
         };
-        // How it ended is what the process says.
-        let record =
-            Record { task: Some(task), claimed: true, code, detail, ..Record::new(Kind::TaskEnd, outcome) };
-        self.audit_as(process, record);
+        let record = Record {
+            user: Some(owner.name.clone()),
+            task: Some(*task),
+            claimed: *claimed,
+            code,
+            detail,
+            ..Record::new(Kind::TaskEnd, outcome)
+        };
+        self.audit_of(owner.uid, record);
     }
 
     /// Records a change of the gateway's certificate or settings.
-    pub(super) fn audit_settings(&self, asker: Asker, what: &str, outcome: Outcome, detail: &str) {
+    pub(super) fn audit_settings(&self, by: &By, what: &str, outcome: Outcome, detail: &str) {
         let text = if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") };
-        self.audit_as(asker.process, Record { detail: Some(text), ..Record::new(Kind::Settings, outcome) });
+        self.audit_by(by, Record { detail: Some(text), ..Record::new(Kind::Settings, outcome) });
     }
 }
 

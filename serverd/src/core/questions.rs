@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::link::audit::{Kind, Outcome, Record};
@@ -17,7 +18,7 @@ use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 use rustix::io::Errno;
 
-use super::auditing::outcome_of;
+use super::auditing::{By, outcome_of};
 use super::connect;
 use super::inventory::Inventory;
 use super::journal::Partial;
@@ -68,7 +69,7 @@ pub struct UnderWay {
     /// Machines that are being registered or unregistered.
     changing: HashSet<String>,
     /// Who waits for the end of which task.
-    stoppers: HashMap<u64, Vec<(ProcessId, u64)>>,
+    stoppers: HashMap<u64, Vec<Asker>>,
     /// Sessions that are connected to a machine, and whether they came by `CONNECT`.
     attached: HashMap<String, BTreeMap<(ProcessId, u64), bool>>,
     /// The .vmx files of which a change was announced last.
@@ -76,6 +77,11 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
+    /// Whether a machine is being registered or unregistered.
+    pub(super) fn is_changing(&self, config: &str) -> bool {
+        self.changing.contains(config)
+    }
+
     /// Writes that are not on the disk yet.
     pub(super) fn waiting_writes(&self) -> u64 {
         self.stored.len() as u64
@@ -84,24 +90,42 @@ impl UnderWay {
 
 #[derive(Debug)]
 enum AfterStore {
-    Registered { asker: Asker, config: String, private: bool },
-    Unregistered { asker: Asker, config: String, owner: Option<u32> },
-    Begun { asker: Asker, task: u64 },
+    Registered {
+        asker: Asker,
+        config: String,
+        private: bool,
+    },
+    Unregistered {
+        asker: Asker,
+        config: String,
+        owner: Option<u32>,
+    },
+    Begun {
+        asker: Asker,
+        task: u64,
+    },
+    Ended(Vec<tasks::Ended>),
+    /// All that there is to say is that it is written.
+    Done {
+        asker: Asker,
+    },
 }
 
 /// Who asks, and the number of the question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asker {
     /// The process.
     pub process: ProcessId,
     /// Its question.
     pub question: u64,
+    /// For whom.
+    pub by: Arc<By>,
 }
 
 /// A question that needs a proof first.
 #[derive(Debug)]
 pub struct Claim {
-    question: u64,
+    asker: Asker,
     ask: Ask,
     need: Need,
     config: String,
@@ -113,16 +137,22 @@ impl Supervisor {
     pub(super) fn ask(
         &mut self,
         process: ProcessId,
-        question: u64,
+        (question, session): (u64, u64),
         ask: Ask,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
         if !ask.descriptors().contains(&fds.len()) {
             return Err(format!("it asked {} with {} descriptors", ask.name(), fds.len()));
         }
-        let asker = Asker { process, question };
-        let Some((uid, admin)) = self.who(process) else { return Ok(()) };
+        let (Some((uid, admin)), Some(by)) = (self.who(process), self.by(process, session)) else {
+            return Ok(());
+        };
+        let asker = Asker { process, question, by };
         match ask {
+            Ask::Settled {} => {
+                self.store(Work::Nothing, AfterStore::Done { asker });
+                Ok(())
+            }
             Ask::RequestCount {} => {
                 let number = self.request_count();
                 self.answer(asker, Answer::Number { number })
@@ -148,9 +178,12 @@ impl Supervisor {
             Ask::StopTask { task } => self.stop_task(asker, uid, admin, task),
             Ask::UsedByOthers { config, files } => self.begin_inquiry(asker, &config, files),
             Ask::DeleteTask { task } => {
-                let result = self.shared.tasks.delete(uid, admin, task);
-                self.write_journal();
-                self.answer_or(asker, result.map(|()| Answer::Done {}))
+                if let Err(error) = self.shared.tasks.delete(uid, admin, task) {
+                    return self.answer_or(asker, Err(error));
+                }
+                let lines = self.shared.tasks.take_lines();
+                self.store(Work::Journal(lines), AfterStore::Done { asker });
+                Ok(())
             }
             Ask::Inventory { known } => {
                 let (version, anew, changes) = self.shared.inventory.since(known);
@@ -163,11 +196,11 @@ impl Supervisor {
             }
             Ask::Register { ref config, .. } => {
                 let config = config.clone();
-                self.claim(process, question, Need::Administer, config, ask, fds.pop())
+                self.claim(asker, Need::Administer, config, ask, fds.pop())
             }
             Ask::Unregister { ref config, .. } => {
                 let config = config.clone();
-                self.claim(process, question, Need::Unregister, config, ask, fds.pop())
+                self.claim(asker, Need::Unregister, config, ask, fds.pop())
             }
             Ask::Attach { session, ref config, console } => {
                 if !self.is_live(process, session) {
@@ -175,7 +208,7 @@ impl Supervisor {
                 }
                 let need = if console { Need::Operate } else { Need::See };
                 let config = config.clone();
-                self.claim(process, question, need, config, ask, fds.pop())
+                self.claim(asker, need, config, ask, fds.pop())
             }
             Ask::ConfigChanged { ref config, ref keys } => {
                 if keys.len() > MAX_KEYS || keys.iter().any(|key| key.len() > MAX_KEY) {
@@ -183,20 +216,20 @@ impl Supervisor {
                 }
                 let need = if keys.is_empty() { Need::See } else { Need::Configure };
                 let config = config.clone();
-                self.claim(process, question, need, config, ask, fds.pop())
+                self.claim(asker, need, config, ask, fds.pop())
             }
             Ask::Who { ref config } => {
                 let config = config.clone();
-                self.claim(process, question, Need::See, config, ask, fds.pop())
+                self.claim(asker, Need::See, config, ask, fds.pop())
             }
             Ask::Running {} => self.tell_running(asker),
             Ask::StartMachine { ref config } => {
                 let config = config.clone();
-                self.claim(process, question, Need::Operate, config, ask, fds.pop())
+                self.claim(asker, Need::Operate, config, ask, fds.pop())
             }
             Ask::AskMachine { ref config, ask: ref request } => {
                 let (config, need) = (config.clone(), requests::need(&request.0));
-                self.claim(process, question, need, config, ask, fds.pop())
+                self.claim(asker, need, config, ask, fds.pop())
             }
             Ask::WaitForEvents { epoch, since, timeout, max } => {
                 let wanted = epoch.map(|epoch| (epoch, since));
@@ -211,7 +244,7 @@ impl Supervisor {
     }
 
     fn answer(&self, asker: Asker, answer: Answer) -> Result<(), String> {
-        let Asker { process, question } = asker;
+        let Asker { process, question, .. } = asker;
         self.tell(process, ToSession::Answer { question, answer: Inner(answer), more: false })
     }
 
@@ -231,7 +264,7 @@ impl Supervisor {
         pieces: Vec<(Vec<T>, bool)>,
         mut answer: impl FnMut(Vec<T>) -> Answer,
     ) -> Result<(), String> {
-        let Asker { process, question } = asker;
+        let Asker { process, question, .. } = asker;
         for (piece, more) in pieces {
             self.tell(process, ToSession::Answer { question, answer: Inner(answer(piece)), more })?;
         }
@@ -260,14 +293,14 @@ impl Supervisor {
         let named = op.clone();
         match self.shared.tasks.begin(asker.process, &owner, op, total, partial) {
             Ok((task, line)) => {
-                self.audit_as(
-                    asker.process,
-                    Record {
-                        operation: Some(named),
-                        task: Some(task),
-                        ..Record::new(Kind::TaskBegin, Outcome::Ok)
-                    },
-                );
+                // Which operation is the process's word.
+                let record = Record {
+                    claimed: true,
+                    operation: Some(named),
+                    task: Some(task),
+                    ..Record::new(Kind::TaskBegin, Outcome::Ok)
+                };
+                self.audit_by(&asker.by, record);
                 self.store(Work::Journal(line), AfterStore::Begun { asker, task });
                 Ok(())
             }
@@ -278,10 +311,9 @@ impl Supervisor {
     fn stop_task(&mut self, asker: Asker, uid: u32, admin: bool, task: u64) -> Result<(), String> {
         let stopped = self.shared.tasks.stop(uid, admin, task);
         let code = stopped.as_ref().err().map(|error| error.code.number());
-        self.audit_as(
-            asker.process,
-            Record { task: Some(task), code, ..Record::new(Kind::TaskStop, outcome_of(code.unwrap_or(0))) },
-        );
+        let record =
+            Record { task: Some(task), code, ..Record::new(Kind::TaskStop, outcome_of(code.unwrap_or(0))) };
+        self.audit_by(&asker.by, record);
         match stopped {
             Err(error) => return self.answer_or(asker, Err(error)),
             Ok(worker) => {
@@ -290,11 +322,11 @@ impl Supervisor {
                 }
             }
         }
-        if !self.shared.tasks.is_running(task) {
+        if !self.shared.tasks.is_open(task) {
             let result = self.shared.tasks.status(uid, admin, task);
             return self.answer_or(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
         }
-        self.under_way.stoppers.entry(task).or_default().push((asker.process, asker.question));
+        self.under_way.stoppers.entry(task).or_default().push(asker.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             tokio::time::sleep(STOP_WITHIN).await;
@@ -307,7 +339,7 @@ impl Supervisor {
     pub fn stop_waited(&mut self, task: u64, asker: Asker) {
         let Some(waiting) = self.under_way.stoppers.get_mut(&task) else { return };
         let before = waiting.len();
-        waiting.retain(|one| *one != (asker.process, asker.question));
+        waiting.retain(|one| *one != asker);
         if waiting.len() < before {
             self.tell_stopper(task, asker);
         }
@@ -319,29 +351,22 @@ impl Supervisor {
         self.settle(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
     }
 
-    /// After tasks may have ended: the journal has it, and who waited for it is told.
+    /// After tasks may have ended: the journal gets it, and then whoever is concerned is told.
     pub(super) fn tasks_changed(&mut self) {
-        self.write_journal();
-        let over: Vec<u64> = self
-            .under_way
-            .stoppers
-            .keys()
-            .filter(|task| !self.shared.tasks.is_running(**task))
-            .copied()
-            .collect();
-        for task in over {
-            for (process, question) in self.under_way.stoppers.remove(&task).unwrap_or_default() {
-                self.tell_stopper(task, Asker { process, question });
-            }
+        let (lines, ends) = (self.shared.tasks.take_lines(), self.shared.tasks.take_ends());
+        if !lines.is_empty() {
+            self.store(Work::Journal(lines), AfterStore::Ended(ends));
         }
     }
 
-    fn write_journal(&mut self) {
-        for line in self.shared.tasks.take_lines() {
-            if let Some(store) = &mut self.shared.store {
-                store.push(Work::Journal(line));
-            }
+    fn tell_end(&mut self, ended: &tasks::Ended) {
+        let task = ended.task;
+        self.shared.tasks.told(task);
+        for asker in self.under_way.stoppers.remove(&task).unwrap_or_default() {
+            self.tell_stopper(task, asker);
         }
+        self.announce_task(ended.owner.uid, task);
+        self.audit_task_end(ended);
     }
 
     /// Has what dead processes left removed by others of the same user.
@@ -368,15 +393,14 @@ impl Supervisor {
     /// Queues a question that needs a proof.
     fn claim(
         &mut self,
-        process: ProcessId,
-        question: u64,
+        asker: Asker,
         need: Need,
         config: String,
         ask: Ask,
         fd: Option<OwnedFd>,
     ) -> Result<(), String> {
         let Some(fd) = fd else { return Err("it claims without a descriptor".into()) };
-        let asker = Asker { process, question };
+        let process = asker.process;
         if !vm_list::can_hold(&config) || config.len() > 4095 {
             return self.answer_or(
                 asker,
@@ -397,7 +421,7 @@ impl Supervisor {
         if claims.waiting.len() >= WAITING_PROOFS {
             return Err("it claims more than it lets be proven".into());
         }
-        claims.waiting.push_back(Claim { question, ask, need, config, fd });
+        claims.waiting.push_back(Claim { asker, ask, need, config, fd });
         self.next_proof(process);
         Ok(())
     }
@@ -408,7 +432,7 @@ impl Supervisor {
         if claims.proving {
             return;
         }
-        let Some(Claim { question, ask, need, config, fd }) = claims.waiting.pop_front() else { return };
+        let Some(Claim { asker, ask, need, config, fd }) = claims.waiting.pop_front() else { return };
         claims.proving = true;
         groups.push(gid);
         let claimant = Claimant { uid, gid, groups };
@@ -426,8 +450,7 @@ impl Supervisor {
                 Ok(Proven { rights, launch, file: FileState::of(&fd) })
             });
             drop(fd);
-            let _ =
-                events.blocking_send(Happening::Proven { asker: Asker { process, question }, ask, proven });
+            let _ = events.blocking_send(Happening::Proven { asker, ask, proven });
         });
     }
 
@@ -438,7 +461,7 @@ impl Supervisor {
         }
         self.next_proof(asker.process);
         if let Err(error) = &proven {
-            self.audit_refusal(asker, &ask, error);
+            self.audit_refusal(&asker.by, &ask, error);
         }
         let Proven { rights, launch, file } = match (proven, &ask) {
             (Ok(proven), _) => proven,
@@ -463,7 +486,7 @@ impl Supervisor {
                     return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
                 }
                 let list = if private { List::Private } else { List::Public };
-                let note = self.note(asker, rights, "Virtual machine registered.");
+                let note = Self::note(&asker.by, rights, "Virtual machine registered.");
                 let work = Work::Add(list, config.clone(), note);
                 self.store(work, AfterStore::Registered { asker, config, private });
             }
@@ -485,7 +508,7 @@ impl Supervisor {
                 {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }
-                let note = self.note(asker, rights, "Virtual machine unregistered.");
+                let note = Self::note(&asker.by, rights, "Virtual machine unregistered.");
                 let owner = rights.map(|rights| rights.uid);
                 let work = Work::Remove(config.clone(), note);
                 self.store(work, AfterStore::Unregistered { asker, config, owner });
@@ -559,9 +582,9 @@ impl Supervisor {
     // Writing.
 
     /// What the event log of a machine says about what somebody did to it.
-    fn note(&self, asker: Asker, rights: Option<LogRights>, subject: &str) -> Option<Note> {
+    fn note(by: &By, rights: Option<LogRights>, subject: &str) -> Option<Note> {
         let mut event = Event::new(EventKind::Info, tasks::unix_now(), subject);
-        event.users.push(self.owner(asker.process)?.name);
+        event.users.push(by.name.clone());
         Some(Note { rights: rights?, event })
     }
 
@@ -588,26 +611,25 @@ impl Supervisor {
         let result = result.map_err(|failed| not_written(&failed));
         match after {
             AfterStore::Registered { asker, config, private } => {
-                self.audit_machine(asker, Kind::Register, &config, result.as_ref().err());
+                self.audit_machine(&asker.by, Kind::Register, &config, result.as_ref().err());
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
-                    tracing::info!("{config} is registered by {}", self.name(asker.process));
+                    tracing::info!("{config} is registered by {}", asker.by.name);
                     self.shared.inventory.put(&config, private);
                     self.announce(None, &config, Happened::Registered {});
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
             }
             AfterStore::Unregistered { asker, config, owner } => {
-                self.audit_machine(asker, Kind::Unregister, &config, result.as_ref().err());
+                self.audit_machine(&asker.by, Kind::Unregister, &config, result.as_ref().err());
                 self.under_way.changing.remove(&config);
                 if result.is_ok() {
-                    tracing::info!("{config} is unregistered by {}", self.name(asker.process));
+                    tracing::info!("{config} is unregistered by {}", asker.by.name);
                     let private = self.shared.inventory.is_private(&config);
                     self.shared.inventory.remove(&config);
                     self.under_way.attached.remove(&config);
                     self.under_way.announced.remove(&config);
-                    // A process that has died since was of somebody; nobody else is told instead.
-                    let by = self.who(asker.process).map_or(0, |(uid, _)| uid);
+                    let by = asker.by.uid;
                     self.announce(None, &config, Happened::Unregistered { by, owner, private });
                 }
                 self.settle(asker, result.map(|()| Answer::Done {}));
@@ -616,10 +638,13 @@ impl Supervisor {
                 if result.is_err() {
                     self.shared.tasks.withdraw(task);
                 } else {
-                    self.announce_task(asker.process, task);
+                    self.announce_task(asker.by.uid, task);
                 }
                 self.settle(asker, result.map(|()| Answer::Number { number: task }));
             }
+            // What could not be written down has happened all the same.
+            AfterStore::Ended(ends) => ends.iter().for_each(|ended| self.tell_end(ended)),
+            AfterStore::Done { asker } => self.settle(asker, result.map(|()| Answer::Done {})),
         }
     }
 }

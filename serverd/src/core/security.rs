@@ -42,7 +42,7 @@ impl Supervisor {
         self.gateway.link = None;
         for (_, (asker, what)) in std::mem::take(&mut self.gateway.waiting) {
             if let Some(what) = what {
-                self.audit_settings(asker, what, Outcome::Failed, "the gateway did not answer");
+                self.audit_settings(&asker.by, what, Outcome::Failed, "the gateway did not answer");
             }
             self.settle(asker, Err(unreachable("vmware-authd went away before it answered")));
         }
@@ -89,7 +89,7 @@ impl Supervisor {
                     security::Answer::Failed { text, .. } => (Outcome::Failed, text.as_str()),
                     _ => (Outcome::Ok, ""),
                 };
-                self.audit_settings(asker, what, outcome, text);
+                self.audit_settings(&asker.by, what, outcome, text);
             }
             self.settle(asker, Ok(Answer::Security { answer: Inner(answer) }));
         }

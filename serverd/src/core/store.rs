@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
+use std::time::Duration;
 
 use ::link::product_config::replace_file;
 use ::link::vm_list;
@@ -23,6 +24,9 @@ use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
 use super::{Event, journal};
+
+/// How long the core waits at its end for the writer, which a disk may hold up.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Jobs that share a flush at most.
 const BATCH: usize = 4096;
@@ -63,6 +67,8 @@ pub enum Work {
     Remove(String, Option<Note>),
     /// Append a line, which has its end, to the journal of tasks.
     Journal(String),
+    /// Nothing: its result says that everything before it is written.
+    Nothing,
     /// Append an event to the log of a machine. Nobody waits for it.
     Event {
         /// Path of the .vmx.
@@ -94,11 +100,26 @@ pub struct Places {
     pub event_logs: PathBuf,
 }
 
-/// The core's end of the writer.
+/// The core's end of the writer. Dropping it waits for what is still to be written.
 #[derive(Debug)]
 pub struct Store {
-    jobs: blocking::Sender<Job>,
+    /// Gone only while it is dropped.
+    jobs: Option<blocking::Sender<Job>>,
     next: u64,
+    /// Ends with the writer.
+    end: blocking::Receiver<()>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // An answer is an error: the writer has gone, and its end of this with it.
+        if self.end.recv_timeout(END_PATIENCE) == Err(blocking::RecvTimeoutError::Timeout) {
+            tracing::error!(
+                "the disk takes no more: the last lines of lists, journal and event logs may be lost"
+            );
+        }
+    }
 }
 
 impl Store {
@@ -109,7 +130,9 @@ impl Store {
     /// When there can be no further thread.
     pub fn start(places: Places, privileged: bool, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let (jobs, queue) = blocking::channel();
+        let (running, end) = blocking::channel::<()>();
         let writer = move || {
+            let _running = running;
             if privileged && let Err(error) = super::privileges::reduce_writer() {
                 tracing::error!("the writer cannot give up capabilities: {error}");
                 std::process::abort();
@@ -117,7 +140,7 @@ impl Store {
             write_all(&places, &queue, &events);
         };
         std::thread::Builder::new().name("store".into()).spawn(writer)?;
-        Ok(Store { jobs, next: 1 })
+        Ok(Store { jobs: Some(jobs), next: 1, end })
     }
 
     /// Hands work to the writer and returns the number of its result.
@@ -125,7 +148,9 @@ impl Store {
         let number = self.next;
         self.next += 1;
         // The writer ends only with the core; a writer that has panicked has taken the core along.
-        let _ = self.jobs.send(Job { number, work });
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(Job { number, work });
+        }
         number
     }
 }
@@ -138,9 +163,8 @@ fn write_all(places: &Places, queue: &blocking::Receiver<Job>, events: &mpsc::Se
         batch.extend(queue.try_iter().take(BATCH));
         let results = carry_out(places, &batch);
         turn = shorten_journal(&places.journal, turn);
-        if events.blocking_send(Event::Stored(results)).is_err() {
-            return;
-        }
+        // A core that takes no more results stops; what it has said before is written all the same.
+        let _ = events.blocking_send(Event::Stored(results));
     }
 }
 
@@ -213,6 +237,7 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
                 removed.insert(config.as_str());
                 removals.push(*number);
             }
+            Work::Nothing => results.push((*number, Ok(()))),
             Work::Event { config, rights, event } => {
                 note(places, config, *rights, event);
                 results.push((*number, Ok(())));

@@ -421,14 +421,11 @@ impl Supervisor {
                     log_for(level, pid, name, &text);
                 }
             }
-            ToCore::Ask { question, ask } => self.ask(id, question, ask.0, fds)?,
+            ToCore::Ask { question, session, ask } => self.ask(id, (question, session), ask.0, fds)?,
             ToCore::Progress { task, done, total } => self.shared.tasks.progress(id, task, done, total)?,
             ToCore::TaskEnded { task, end, done, total } => {
-                let told = end.clone();
                 self.shared.tasks.ended(id, task, end, done, total)?;
                 self.tasks_changed();
-                self.announce_task(id, task);
-                self.audit_task_end(id, task, &told);
             }
             ToCore::Did { session, request, op, code, machine, paths } => {
                 let pid = process.handles.pid;
@@ -473,11 +470,6 @@ impl Supervisor {
     /// Whose a process is.
     pub(super) fn owner(&self, id: ProcessId) -> Option<Owner> {
         self.processes.get(&id).map(|process| process.owner.clone())
-    }
-
-    /// Name of the user of a process, for logs.
-    pub(super) fn name(&self, id: ProcessId) -> &str {
-        self.processes.get(&id).map_or("nobody", |process| &process.name)
     }
 
     /// What a process has to prove.

@@ -8,6 +8,8 @@
 //!                                               orphan ── a process of the same user cleans ──▶ failed
 //! ```
 //!
+//! Nobody is told of an end before the journal has it: until then the task is shown as it was.
+//!
 //! The work itself runs in the session process. A task is its user's: other users are told that there
 //! is no such task, administrators see all. Ended tasks are kept for a while, and never more than a
 //! thousand of one user.
@@ -76,6 +78,8 @@ struct Task {
     hands: Hands,
     cleaners: u32,
     stopping: bool,
+    /// It has ended, and the journal is still to have that.
+    telling: bool,
     /// When an ended task is forgotten.
     forget: Option<Instant>,
     /// When it began, if that was in the life of this core: the clock may be set while a task runs.
@@ -85,11 +89,17 @@ struct Task {
 impl Task {
     /// What is known of it, with how long it has run.
     fn shown(&self) -> TaskFacts {
-        let seconds = match self.begun.filter(|_| self.is_running()) {
+        let seconds = match self.begun.filter(|_| self.is_open()) {
             Some(begun) => whole_seconds(begun.elapsed()),
             None => self.facts.end.saturating_sub(self.facts.start).max(0),
         };
-        TaskFacts { seconds, ..self.facts.clone() }
+        let facts = TaskFacts { seconds, ..self.facts.clone() };
+        if self.telling { TaskFacts { state: TaskEnd::Running, end: 0, ..facts } } else { facts }
+    }
+
+    /// Whether it has not ended, as far as anybody is told.
+    fn is_open(&self) -> bool {
+        self.is_running() || self.telling
     }
 
     fn is_running(&self) -> bool {
@@ -108,6 +118,19 @@ pub struct Orphan {
     pub partial: Partial,
 }
 
+/// A task that has ended, of which somebody is to be told.
+#[derive(Debug)]
+pub struct Ended {
+    /// Number of the task.
+    pub task: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// How it ended.
+    pub end: TaskEnd,
+    /// That is the word of the process that worked on it.
+    pub claimed: bool,
+}
+
 /// All tasks.
 #[derive(Debug)]
 pub struct Tasks {
@@ -116,13 +139,14 @@ pub struct Tasks {
     last: u64,
     /// Lines for the journal that are still to be handed to the writer.
     lines: Vec<String>,
+    ends: Vec<Ended>,
 }
 
 impl Tasks {
     /// No tasks yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Tasks { limits, tasks: BTreeMap::new(), last: 0, lines: Vec::new() }
+        Tasks { limits, tasks: BTreeMap::new(), last: 0, lines: Vec::new(), ends: Vec::new() }
     }
 
     /// Takes over what the journal has of earlier runs. Tasks without an end were interrupted.
@@ -156,6 +180,7 @@ impl Tasks {
                 hands: Hands::Nobody,
                 cleaners: 0,
                 stopping: false,
+                telling: false,
                 forget,
                 begun: None,
             };
@@ -169,7 +194,7 @@ impl Tasks {
             .map(|(id, _)| *id)
             .collect();
         for id in over {
-            tasks.end(id, interrupted(""));
+            tasks.end(id, interrupted(""), false);
         }
         (tasks, lines)
     }
@@ -190,9 +215,21 @@ impl Tasks {
         counts
     }
 
-    /// Lines that the journal must have.
-    pub fn take_lines(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.lines)
+    /// Lines that the journal must have, one after the other.
+    pub fn take_lines(&mut self) -> String {
+        std::mem::take(&mut self.lines).concat()
+    }
+
+    /// Tasks that have ended since the last call. When the journal has the lines, [`Tasks::told`] shows it.
+    pub fn take_ends(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ends)
+    }
+
+    /// The journal has the end of a task.
+    pub fn told(&mut self, id: u64) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.telling = false;
+        }
     }
 
     /// A new task of a process; the line for the journal comes with its number. It counts from now
@@ -239,7 +276,17 @@ impl Tasks {
         let line = journal::begin(&facts, owner, partial.as_ref());
         let hands = Hands::Worker(process);
         let owner = owner.clone();
-        let task = Task { facts, owner, partial, hands, cleaners: 0, stopping: false, forget: None, begun };
+        let task = Task {
+            facts,
+            owner,
+            partial,
+            hands,
+            cleaners: 0,
+            stopping: false,
+            telling: false,
+            forget: None,
+            begun,
+        };
         self.tasks.insert(id, task);
         Ok((id, line))
     }
@@ -295,11 +342,11 @@ impl Tasks {
         (task.facts.done, task.facts.total) = (done, total);
         // A stop that nobody asked for is that of the server.
         let end = if end == TaskEnd::Stopped && !task.stopping { interrupted("") } else { end };
-        self.end(id, end);
+        self.end(id, end, true);
         Ok(())
     }
 
-    fn end(&mut self, id: u64, end: TaskEnd) {
+    fn end(&mut self, id: u64, end: TaskEnd, claimed: bool) {
         let keep = self.limits.keep;
         let Some(task) = self.tasks.get_mut(&id) else { return };
         task.facts.state = match end {
@@ -317,10 +364,13 @@ impl Tasks {
             None => unix_now().max(start),
         };
         task.hands = Hands::Nobody;
+        task.telling = true;
         task.forget = Some(Instant::now() + keep);
         let line = journal::end(&task.facts);
         let uid = task.owner.uid;
         self.lines.push(line);
+        let (owner, end) = (task.owner.clone(), task.facts.state.clone());
+        self.ends.push(Ended { task: id, owner, end, claimed });
         let of_user = self.tasks.iter().filter(|(_, task)| task.owner.uid == uid && !task.is_running());
         let ended: Vec<u64> = of_user.map(|(id, _)| *id).collect();
         if ended.len() > KEPT_OF_USER
@@ -359,7 +409,7 @@ impl Tasks {
             }
         }
         for id in over {
-            self.end(id, interrupted(""));
+            self.end(id, interrupted(""), false);
         }
     }
 
@@ -380,7 +430,7 @@ impl Tasks {
             orphans.push(Orphan { task: *id, owner: task.owner.clone(), partial: partial.clone() });
         }
         for (id, left) in over {
-            self.end(id, interrupted(&left));
+            self.end(id, interrupted(&left), false);
         }
         orphans
     }
@@ -399,7 +449,7 @@ impl Tasks {
     pub fn cleaned(&mut self, process: ProcessId, id: u64, left: &str) -> Result<(), String> {
         match self.tasks.get(&id) {
             Some(task) if task.hands == Hands::Cleaner(process) => {
-                self.end(id, interrupted(left));
+                self.end(id, interrupted(left), false);
                 Ok(())
             }
             _ => Err(format!("it cleaned task {id}, which it was not told to")),
@@ -436,6 +486,7 @@ impl Tasks {
     pub fn stop(&mut self, uid: u32, admin: bool, id: u64) -> Result<Option<ProcessId>, Error> {
         let task = self.visible(uid, admin, id)?;
         if !task.is_running() {
+            // Or is about to be told of: then there is nobody to tell either.
             return Ok(None);
         }
         task.stopping = true;
@@ -452,10 +503,10 @@ impl Tasks {
         self.tasks.values().any(|task| task.is_running() && task.partial.as_ref().is_some_and(there))
     }
 
-    /// Whether a task has not ended.
+    /// Whether a task has not ended, as far as anybody is told.
     #[must_use]
-    pub fn is_running(&self, id: u64) -> bool {
-        self.tasks.get(&id).is_some_and(Task::is_running)
+    pub fn is_open(&self, id: u64) -> bool {
+        self.tasks.get(&id).is_some_and(Task::is_open)
     }
 
     /// Forgets an ended task.
@@ -463,7 +514,7 @@ impl Tasks {
     /// # Errors
     /// `No such task`, or that it still runs.
     pub fn delete(&mut self, uid: u32, admin: bool, id: u64) -> Result<(), Error> {
-        if self.visible(uid, admin, id)?.is_running() {
+        if self.visible(uid, admin, id)?.is_open() {
             return Err(Error::unspecified(format!("Task {id} is still running")));
         }
         self.forget(id);
@@ -510,6 +561,13 @@ mod tests {
         tasks.begin(process, &owner(uid), "X".into(), 10, partial()).map(|(id, _)| id)
     }
 
+    /// The journal has all ends; returns of which tasks.
+    fn written(tasks: &mut Tasks) -> Vec<u64> {
+        let ends: Vec<u64> = tasks.take_ends().into_iter().map(|end| end.task).collect();
+        ends.iter().for_each(|id| tasks.told(*id));
+        ends
+    }
+
     #[tokio::test]
     async fn a_task_from_its_beginning_to_its_end() {
         let mut tasks = tasks();
@@ -521,9 +579,12 @@ mod tests {
         assert!(tasks.needs(7) && !tasks.needs(8));
         assert_eq!(tasks.delete(1000, false, id).unwrap_err().text, "Task 1 is still running");
         tasks.ended(7, id, TaskEnd::Done, 10, 10).unwrap();
-        assert!(tasks.status(1000, false, id).unwrap().end > 0);
+        // Whoever asks before the journal has it could find it interrupted later.
+        assert_eq!(tasks.status(1000, false, id).unwrap().state, TaskEnd::Running);
+        assert!(tasks.is_open(id) && tasks.delete(1000, false, id).is_err());
+        assert_eq!((tasks.take_lines().lines().count(), written(&mut tasks)), (1, vec![id]));
+        assert!(tasks.status(1000, false, id).unwrap().end > 0 && !tasks.is_open(id));
         assert_eq!(tasks.stop(1000, false, id), Ok(None));
-        assert_eq!(tasks.take_lines().len(), 1);
         let forget = &mut tasks.tasks.get_mut(&id).unwrap().forget;
         let left = forget.unwrap() - Instant::now();
         assert!((50..=60).contains(&left.as_secs()), "{left:?}");
@@ -543,6 +604,7 @@ mod tests {
         assert_eq!(tasks.list(0, true).len(), 1);
         assert_eq!(tasks.stop(0, true, id), Ok(Some(7)));
         tasks.ended(7, id, TaskEnd::Stopped, 1, 10).unwrap();
+        written(&mut tasks);
         assert_eq!(tasks.status(1000, false, id).unwrap().state, TaskEnd::Stopped);
     }
 
@@ -587,6 +649,7 @@ mod tests {
             tasks.process_died(cleaner);
         }
         assert!(tasks.orphans().is_empty());
+        assert_eq!(written(&mut tasks), [id]);
         let TaskEnd::Failed { text, .. } = tasks.status(1000, false, id).unwrap().state else { panic!() };
         assert_eq!(text, "interrupted; not removed: /d/.p-*");
 
@@ -595,6 +658,7 @@ mod tests {
         tasks.orphans();
         tasks.handed_to(id, 8);
         tasks.cleaned(8, id, "").unwrap();
+        written(&mut tasks);
         let failed = TaskEnd::Failed { code: -999, text: "interrupted".into() };
         assert_eq!(tasks.status(1000, false, id).unwrap().state, failed);
     }
@@ -607,7 +671,7 @@ mod tests {
             journal.push_str(&first.begin(7, &owner(uid), "X".into(), 10, partial()).unwrap().1);
         }
         first.ended(7, 1, TaskEnd::Done, 10, 10).unwrap();
-        journal.extend(first.take_lines());
+        journal.push_str(&first.take_lines());
         let (mut second, lines) = Tasks::recover(first.limits, &journal);
         assert_eq!(second.status(1000, false, 1).unwrap().state, TaskEnd::Done);
         assert_eq!(second.orphans().iter().map(|orphan| orphan.task).collect::<Vec<_>>(), [2, 3]);
@@ -616,7 +680,8 @@ mod tests {
         // Without anything to clean it is over at once.
         let line = tasks().begin(7, &owner(1000), "X".into(), 10, None).unwrap().1;
         let (mut third, _) = Tasks::recover(first.limits, &line);
+        assert_eq!(written(&mut third), [1]);
         assert!(matches!(third.status(0, true, 1).unwrap().state, TaskEnd::Failed { .. }));
-        assert_eq!(third.take_lines().len(), 1);
+        assert_eq!(third.take_lines().lines().count(), 1);
     }
 }

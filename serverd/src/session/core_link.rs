@@ -163,7 +163,8 @@ impl CoreLink {
         waiting.next += 1;
         let question = waiting.next;
         waiting.askers.insert(question, Asker { pieces: Vec::new(), to, work });
-        let sent = self.outbox.push(ToCore::Ask { question, ask: Inner(ask) }, fds);
+        let session = handlers::current_session();
+        let sent = self.outbox.push(ToCore::Ask { question, session, ask: Inner(ask) }, fds);
         // A core that has just died takes no message before the end of the channel is seen.
         sent.map_err(|_| gone())?;
         Ok(receiver)
@@ -213,6 +214,10 @@ impl Core for CoreLink {
                 _ => Err(beside("no number")),
             }
         })
+    }
+
+    fn settled(&self) -> Later<'_, ()> {
+        self.order(Ask::Settled {}, Vec::new())
     }
 
     fn connected_vms(&self) -> Later<'_, Vec<String>> {

@@ -161,8 +161,8 @@ impl Server {
                 Err(failure) => self.fail(ctx, &asked, failure, out),
             },
             Run::Async(prepare) => match caught(|| prepare(ctx, input)) {
-                Ok(later) => {
-                    let mut later = Caught(later);
+                Ok(work) => {
+                    let mut later = Caught { session: ctx.session, work };
                     // An answer that needs nobody else is there at once, and takes no detour. One that
                     // does is polled again by whoever waits for it.
                     match Pin::new(&mut later).poll(&mut Context::from_waker(Waker::noop())) {
@@ -382,14 +382,19 @@ fn caught<T>(run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(panicked(&*payload)))
 }
 
-/// A future whose panic becomes a failure.
-struct Caught(handlers::Later);
+/// The work of a handler for a session. A panic becomes a failure.
+struct Caught {
+    session: u64,
+    work: handlers::Later,
+}
 
 impl Future for Caught {
     type Output = Result<Vec<u8>, Failure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
+        let session = self.session;
+        let poll = || handlers::in_session(session, || self.work.as_mut().poll(cx));
+        let polled = catch_unwind(AssertUnwindSafe(poll));
         polled.unwrap_or_else(|payload| Poll::Ready(Err(panicked(&*payload))))
     }
 }

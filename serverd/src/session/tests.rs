@@ -29,6 +29,9 @@ struct TestCore {
 }
 
 impl Core for TestCore {
+    fn settled(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
     fn request_count(&self) -> Answer<'_, u64> {
         Box::pin(async {
             self.allowed.acquire().await.map_err(|error| Failure::internal("waiting", error))?.forget();

@@ -42,6 +42,7 @@ use self::kept::{Kept, Outputs};
 use self::launch::Launch;
 use self::process::{Handles, MachineId};
 use self::records::Records;
+use self::requests::Leads;
 use self::usage::Usage;
 use super::questions::Asker;
 use super::tasks::unix_now;
@@ -133,7 +134,7 @@ enum Purpose {
     /// How a machine is that has just been started.
     Started,
     /// A request of a handler.
-    Forward { pieces: Vec<FromVmx>, closes: bool, answers: Option<String> },
+    Forward { pieces: Vec<FromVmx>, closes: bool, answers: Option<String>, leads: Leads },
     /// How the machine is, for ourselves.
     Look,
     /// The guest's address, for ourselves.
@@ -149,6 +150,16 @@ struct Pending {
     purpose: Purpose,
     /// Who is behind it, when it changes the machine.
     user: Option<String>,
+}
+
+impl Pending {
+    fn leads(&self) -> Leads {
+        match self.purpose {
+            Purpose::Start | Purpose::Kill => Leads::AtOnce,
+            Purpose::Forward { leads, .. } => leads,
+            Purpose::Started | Purpose::Look | Purpose::Address => Leads::Nowhere,
+        }
+    }
 }
 
 /// A machine of which nothing is known yet.
@@ -201,6 +212,13 @@ impl Machine {
     /// Whether it is on, or waits for an answer.
     fn is_up(&self) -> bool {
         !matches!(self.status.state, State::Off | State::Suspended)
+    }
+
+    /// What another state of it is due to, of all that is under way: rather what leads there at once, rather what
+    /// was asked first.
+    fn cause(&self) -> Option<&Pending> {
+        let of = |leads| self.asked.values().find(move |pending| pending.leads() == leads);
+        of(Leads::AtOnce).or_else(|| of(Leads::ByGuest))
     }
 
     /// How it is now.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::link::audit::{self, Kind, Outcome};
@@ -48,6 +49,32 @@ const MAX_ADDRESS: usize = 256;
 /// When a machine that has just been started is looked at again: it has found out by then how the host
 /// runs it.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+/// How a request leads to another state of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// It does not.
+    Nowhere,
+    /// When the guest has done it.
+    ByGuest,
+    /// At once.
+    AtOnce,
+}
+
+/// How a request leads to another state.
+fn leads(ask: &ToVmx) -> Leads {
+    match ask {
+        ToVmx::Stop { mode, .. } | ToVmx::Reset { mode, .. } | ToVmx::Suspend { mode, .. } => match mode {
+            PowerMode::Hard => Leads::AtOnce,
+            PowerMode::Soft | PowerMode::TrySoft => Leads::ByGuest,
+        },
+        ToVmx::Pause { .. }
+        | ToVmx::Resume { .. }
+        | ToVmx::Answer { .. }
+        | ToVmx::RevertToSnapshot { .. } => Leads::AtOnce,
+        _ => Leads::Nowhere,
+    }
+}
 
 /// The right that a request takes.
 #[must_use]
@@ -160,16 +187,21 @@ impl Supervisor {
         let (Some(launch), Some(rights)) = (launch, rights) else {
             return self.settle(asker, Err(Error::no_such_vm()));
         };
-        self.begin_machine(asker, config, Next { asker, launch, work: None }, rights);
+        self.begin_machine(config, Next { asker, launch, work: None }, rights);
     }
 
-    fn begin_machine(&mut self, asker: Asker, config: &str, next: Next, rights: LogRights) {
+    fn begin_machine(&mut self, config: &str, next: Next, rights: LogRights) {
+        let asker = next.asker.clone();
         if self.stopping {
             let text = "the server is stopping";
             return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
         }
         if !self.shared.inventory.contains(config) {
             return self.settle(asker, Err(Error::not_registered(config)));
+        }
+        if self.under_way.is_changing(config) {
+            // Once it is unregistered, nobody could stop it.
+            return self.settle(asker, Err(busy()));
         }
         if let Some(machine) = self.machines.entries.get_mut(config) {
             let starts = next.work.is_none() && !machine.is_maintenance && !machine.ending;
@@ -216,13 +248,13 @@ impl Supervisor {
             account.uid,
             for_log(config.as_bytes())
         );
-        let user = self.owner(asker.process).map(|owner| owner.name);
+        let user = Some(asker.by.name.clone());
         let mut machine = Machine::new(id, handles, rights);
         machine.is_maintenance = work.is_some();
         machine.launch = Some(launch);
+        machine.maintenance = work.map(|work| (asker.clone(), work));
         let start = Pending { asker: Some(asker), purpose: Purpose::Start, user };
         machine.asked.insert(START, start);
-        machine.maintenance = work.map(|work| (asker, work));
         self.machines.insert(config, machine);
         Ok(())
     }
@@ -259,19 +291,18 @@ impl Supervisor {
         let (Some(launch), Some(rights)) = (launch, rights) else {
             return self.settle(asker, Err(Error::no_such_vm()));
         };
-        self.begin_machine(asker, config, Next { asker, launch, work: Some(ask) }, rights);
+        self.begin_machine(config, Next { asker, launch, work: Some(ask) }, rights);
     }
 
     fn forward(&mut self, asker: Asker, config: &str, ask: ToVmx, closes: bool) {
-        let user = (need(&ask) == Need::Operate).then(|| self.owner(asker.process)).flatten();
-        let user = user.map(|owner| owner.name);
+        let user = (need(&ask) == Need::Operate).then(|| asker.by.name.clone());
         if user.is_some() {
             let record = audit::Record {
                 machine: Some(config.to_owned()),
                 detail: Some(verb(&ask).to_owned()),
                 ..audit::Record::new(Kind::Machine, Outcome::Ok)
             };
-            self.audit_as(asker.process, record);
+            self.audit_by(&asker.by, record);
         }
         let Some(machine) = self.machines.entries.get_mut(config) else { return };
         if machine.asked.len() >= MAX_UNDER_WAY {
@@ -294,8 +325,8 @@ impl Supervisor {
             let id = machine.id;
             return self.give_machine_up(id, "it does not answer and is to be stopped hard");
         }
-        let purpose = Purpose::Forward { pieces: Vec::new(), closes, answers };
-        if let Err(error) = machine.ask(ask, Pending { asker: Some(asker), purpose, user }) {
+        let purpose = Purpose::Forward { pieces: Vec::new(), closes, answers, leads: leads(&ask) };
+        if let Err(error) = machine.ask(ask, Pending { asker: Some(asker.clone()), purpose, user }) {
             self.settle(asker, Err(error));
         }
     }
@@ -330,7 +361,7 @@ impl Supervisor {
             return self.tell_events(asker, batch);
         };
         let other = epoch != ring.epoch;
-        let wanted = Wanted { asker, uid, admin, since: if other { 0 } else { since }, max };
+        let wanted = Wanted { asker: asker.clone(), uid, admin, since: if other { 0 } else { since }, max };
         let mut batch = ring.since(&wanted);
         batch.lost |= other;
         if batch.lost || !batch.events.is_empty() || timeout.is_zero() || self.stopping || !ring.wait(wanted)
@@ -346,7 +377,7 @@ impl Supervisor {
 
     /// Somebody has waited for events long enough.
     pub fn events_waited(&mut self, asker: Asker) {
-        if let Some(wanted) = self.machines.ring.give_up(asker) {
+        if let Some(wanted) = self.machines.ring.give_up(&asker) {
             let batch = self.machines.ring.since(&wanted);
             self.tell_events(asker, batch);
         }
@@ -373,8 +404,7 @@ impl Supervisor {
     }
 
     /// A task has another state.
-    pub(in crate::core) fn announce_task(&mut self, process: super::super::processes::ProcessId, task: u64) {
-        let Some((uid, _)) = self.who(process) else { return };
+    pub(in crate::core) fn announce_task(&mut self, uid: u32, task: u64) {
         let Ok(facts) = self.shared.tasks.status(uid, false, task) else { return };
         let state = match facts.state {
             TaskEnd::Running => "running",
@@ -646,7 +676,7 @@ impl Supervisor {
                 Some((asker, work)) => self.forward(asker, &config, work, true),
                 None => {
                     let (asker, purpose) = (pending.asker, Purpose::Started);
-                    let started = Pending { asker, purpose, user: None };
+                    let started = Pending { asker: asker.clone(), purpose, user: None };
                     if machine.ask(ToVmx::GetStatus { request: 0 }, started).is_err() {
                         self.settle_with(asker, Ok(Answer::State { state: State::On }));
                     }
@@ -670,7 +700,7 @@ impl Supervisor {
                 }
                 machine.asked.insert(number, pending);
             }
-            (Purpose::Forward { pieces, closes, answers }, message) => {
+            (Purpose::Forward { pieces, closes, answers, .. }, message) => {
                 if let FromVmx::IsNow { status, .. } = &message {
                     machine.set_status(status.clone());
                 }
@@ -692,8 +722,8 @@ impl Supervisor {
     fn machine_failed(&mut self, id: MachineId, config: &str, pending: Pending, error: Error) {
         let start = matches!(pending.purpose, Purpose::Start);
         if start && error.code != ErrorCode::NeedInput {
-            if let Some(asker) = pending.asker {
-                self.audit_machine(asker, Kind::Power, config, Some(&error));
+            if let Some(asker) = &pending.asker {
+                self.audit_machine(&asker.by, Kind::Power, config, Some(&error));
             }
             tracing::warn!("{} is not started: {error}", for_log(config.as_bytes()));
             if let Some((_, machine)) = self.machines.by_id(id) {
@@ -759,17 +789,17 @@ impl Supervisor {
     /// Records another state of a machine, with whoever has asked for it.
     fn audit_change(&mut self, id: MachineId, config: &str, (from, to): (State, State), why: &str) {
         let Some((_, machine)) = self.machines.by_id(id) else { return };
-        let by = machine.asked.values().rev().find(|pending| pending.user.is_some());
-        let asker = by.and_then(|pending| Some((pending.asker?, pending.user.clone())));
-        match asker {
-            Some((asker, user)) => self.audit_as(asker.process, power_record(config, (from, to), user, why)),
-            None => self.audit.record(power_record(config, (from, to), None, why)),
+        let by = machine.cause().and_then(|cause| Some(Arc::clone(&cause.asker.as_ref()?.by)));
+        let record = power_record(config, (from, to), why);
+        match by {
+            Some(by) => self.audit_by(&by, record),
+            None => self.audit.record(record),
         }
     }
 
     fn log_machine(&mut self, id: MachineId, kind: EventKind, subject: &str, choices: Vec<String>) {
         let Some((_, machine)) = self.machines.by_id(id) else { return };
-        let user = machine.asked.values().rev().find_map(|pending| pending.user.clone());
+        let user = machine.cause().and_then(|cause| cause.user.clone());
         let user = user.filter(|_| kind == EventKind::Info);
         // Texts with an ampersand are shown badly by a known reader, and one event is one line.
         let subject = subject.replace('&', "and").replace(char::is_control, " ");
@@ -820,14 +850,12 @@ impl Supervisor {
                 (EventKind::Error, format!("Virtual machine crashed: its process {pid} ended ({how})."))
             };
             self.machines.kept.keep(config.clone(), said);
-            match kills.iter().find_map(|pending| Some((pending.asker?, pending.user.clone()))) {
-                Some((asker, user)) => {
-                    let record = power_record(&config, (from, State::Off), user, &subject);
-                    self.audit_as(asker.process, record);
-                }
+            let record = power_record(&config, (from, State::Off), &subject);
+            match kills.iter().find_map(|pending| pending.asker.as_ref()) {
+                Some(asker) => self.audit_by(&asker.by, record),
                 None => {
                     self.observe.machine_crashes += 1;
-                    self.audit.record(power_record(&config, (from, State::Off), None, &subject));
+                    self.audit.record(record);
                 }
             }
             self.log_machine(id, kind, &subject, Vec::new());
@@ -856,7 +884,7 @@ impl Supervisor {
             self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, text)));
         }
         if let Some(next) = machine.next {
-            self.begin_machine(next.asker, &config, next, machine.rights);
+            self.begin_machine(&config, next, machine.rights);
         }
     }
 

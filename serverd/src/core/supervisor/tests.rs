@@ -85,7 +85,7 @@ impl Stage {
     }
 
     fn asks(&mut self, question: u64, ask: Ask) {
-        self.says(ToCore::Ask { question, ask: Inner(ask) });
+        self.says(ToCore::Ask { question, session: 0, ask: Inner(ask) });
     }
 
     /// The next answer.
@@ -204,7 +204,7 @@ async fn a_process_is_buried_only_after_its_last_words() {
 }
 
 fn ask(ask: Ask) -> ToCore {
-    ToCore::Ask { question: 1, ask: Inner(ask) }
+    ToCore::Ask { question: 1, session: 0, ask: Inner(ask) }
 }
 
 /// A .vmx that uid 1000 could have opened for reading and writing.
@@ -226,6 +226,7 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
     let (_directory, config, open) = vmx();
     let register = |question| ToCore::Ask {
         question,
+        session: 0,
         ask: Inner(Ask::Register { config: config.clone(), private: false }),
     };
     // Two at the same time: one wins.
@@ -243,10 +244,11 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
 
     // Connected until the session ends.
     let attach = Ask::Attach { session: 1, config: config.clone(), console: false };
-    stage.says_with(ToCore::Ask { question: 5, ask: Inner(attach) }, vec![open()]);
+    stage.says_with(ToCore::Ask { question: 5, session: 0, ask: Inner(attach) }, vec![open()]);
     stage.settle().await;
     assert_eq!(stage.answer().await, (5, Answer::Done {}));
-    let who = |question| ToCore::Ask { question, ask: Inner(Ask::Who { config: config.clone() }) };
+    let who =
+        |question| ToCore::Ask { question, session: 0, ask: Inner(Ask::Who { config: config.clone() }) };
     stage.says_with(who(6), vec![open()]);
     stage.settle().await;
     let (6, Answer::Users { users }) = stage.answer().await else { panic!() };
@@ -256,8 +258,11 @@ async fn a_machine_is_registered_once_and_seen_by_everybody() {
     stage.settle().await;
     assert_eq!(stage.answer().await, (7, Answer::Users { users: Vec::new() }));
 
-    let unregister =
-        ToCore::Ask { question: 8, ask: Inner(Ask::Unregister { config: config.clone(), idle: true }) };
+    let unregister = ToCore::Ask {
+        question: 8,
+        session: 0,
+        ask: Inner(Ask::Unregister { config: config.clone(), idle: true }),
+    };
     stage.says_with(unregister, vec![open()]);
     stage.settle().await;
     assert_eq!(stage.answer().await, (8, Answer::Done {}));
@@ -272,6 +277,7 @@ async fn a_descriptor_of_another_file_proves_nothing() {
     let (_other, _, other) = vmx();
     let register = |question| ToCore::Ask {
         question,
+        session: 0,
         ask: Inner(Ask::Register { config: config.clone(), private: false }),
     };
     stage.says_with(register(1), vec![other()]);
