@@ -92,6 +92,11 @@ link::messages! {
             /// Number of the connection.
             connection: u32,
         },
+        /// After `Stop`: nobody is left who wants anything of the monitor. The child ends with its last relay.
+        10 = Drained {
+            /// Relays that go on.
+            relays: u32,
+        },
         /// A later `Config` was read; once for each of them, in order.
         8 = Configured {
             /// Why the old one stays in force; absent when the new one is.

@@ -39,6 +39,19 @@ impl Source {
     }
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::V4(address) => address.fmt(f),
+            Source::V6(prefix) => {
+                let prefix = u128::from(u64::from_be_bytes(*prefix)) << 64;
+                write!(f, "{}/64", std::net::Ipv6Addr::from(prefix))
+            }
+            Source::User(uid) => write!(f, "uid {uid}"),
+        }
+    }
+}
+
 /// The other end of a connected socket, as the kernel knows it.
 #[derive(Debug, Clone, Copy)]
 pub enum End {

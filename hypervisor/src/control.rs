@@ -553,7 +553,7 @@ link::messages! {
             /// None when it is not set.
             value: Option<String>,
         },
-        /// Answer to GetStatus.
+        /// Answer to GetStatus; with request 0, what a machine is that will be on.
         10 = IsNow {
             /// Number of the request.
             request: u32,

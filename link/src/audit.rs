@@ -313,7 +313,8 @@ impl Audit {
         let Some(queue) = &self.queue else { return };
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}-{number}", self.prefix);
-        if queue.try_send((id, jiff::Timestamp::now(), record)).is_err() {
+        // Cut before it waits: who sends long texts while the disk hangs takes no more memory than others.
+        if queue.try_send((id, jiff::Timestamp::now(), bounded(record))).is_err() {
             self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -466,8 +467,11 @@ impl Writer {
         }
         self.file.look();
         for record in dropped {
-            self.say_one(record);
+            if !self.say_one(record) {
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
+            }
         }
+        let lost = self.shared.lost.load(Ordering::Relaxed);
         if lost > *lost_said {
             let why = self.file.why.clone().unwrap_or_else(|| "too many waited for the disk".into());
             let count = Some(lost - *lost_said);
@@ -483,7 +487,7 @@ impl Writer {
     fn say_one(&mut self, record: Record) -> bool {
         self.said += 1;
         let id = format!("{}-w{}", self.prefix, self.said);
-        let Some(line) = self.line(&id, jiff::Timestamp::now(), record) else { return false };
+        let Some(line) = self.line(&id, jiff::Timestamp::now(), &bounded(record)) else { return false };
         let written = self.file.append(&line);
         self.shared.written.fetch_add(written, Ordering::Relaxed);
         written > 0
@@ -492,7 +496,7 @@ impl Writer {
     fn write(&mut self, records: impl Iterator<Item = (String, jiff::Timestamp, Record)>) {
         let (mut lines, mut count) = (Vec::new(), 0);
         for (id, time, record) in records {
-            lines.extend(self.line(&id, time, record).unwrap_or_default());
+            lines.extend(self.line(&id, time, &record).unwrap_or_default());
             count += 1;
             if lines.len() >= AT_ONCE {
                 self.append(&lines, count);
@@ -509,8 +513,7 @@ impl Writer {
         self.shared.lost.fetch_add(count.saturating_sub(written), Ordering::Relaxed);
     }
 
-    fn line(&self, id: &str, time: jiff::Timestamp, record: Record) -> Option<Vec<u8>> {
-        let record = &bounded(record);
+    fn line(&self, id: &str, time: jiff::Timestamp, record: &Record) -> Option<Vec<u8>> {
         let time = time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
         let line = Line { time, id, daemon: self.daemon, pid: std::process::id(), record };
         let mut bytes = one_line(&serde_json::to_string(&line).ok()?).into_bytes();
@@ -573,7 +576,9 @@ struct Target {
 
 impl Target {
     fn open(path: &Path) -> io::Result<Self> {
-        Ok(Target { path: path.to_owned(), file: open(path)?, torn: false, why: None })
+        let file = open(path)?;
+        let torn = is_torn(&file);
+        Ok(Target { path: path.to_owned(), file, torn, why: None })
     }
 
     /// Opens the file anew if it is not the one below that name any more.
@@ -587,7 +592,10 @@ impl Target {
             return;
         }
         match open(&self.path) {
-            Ok(file) => (self.file, self.torn) = (file, false),
+            Ok(file) => {
+                self.torn = is_torn(&file);
+                self.file = file;
+            }
             // Lines go on into the old file.
             Err(error) => self.why = Some(error.to_string()),
         }
@@ -628,7 +636,7 @@ impl Target {
 fn open(path: &Path) -> io::Result<File> {
     let options = |new: bool| {
         let mut options = std::fs::OpenOptions::new();
-        options.append(true).create_new(new).mode(0o600);
+        options.read(true).append(true).create_new(new).mode(0o600);
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
         options
     };
@@ -641,6 +649,14 @@ fn open(path: &Path) -> io::Result<File> {
         Err(error) => Err(error),
     };
     opened.map_err(|error| crate::layout::describe(&error, "cannot open the audit log", path))
+}
+
+/// Whether the last line has no end: a writer before was cut short.
+fn is_torn(file: &File) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut last = [b'\n'];
+    let end = file.metadata().map_or(0, |facts| facts.len());
+    end > 0 && file.read_exact_at(&mut last, end - 1).is_ok() && last != *b"\n"
 }
 
 fn share_with_adm(file: &File) {

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use link::audit::{Audit, Kind, Origin, Outcome as Ending, Record};
 use link::channel::{Channel, Outbox, pair};
 use link::figures::{Logins, Tries};
-use link::gateway::{ToAuthd, ToServerd};
+use link::gateway::{Declined, ToAuthd, ToServerd};
 use link::identity::{Account, Identity, Proof, for_log};
 use link::logfile::Sink;
 use link::page::Page;
@@ -56,8 +56,8 @@ use crate::source::{End, Source};
 const RESERVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Accounts found by uid are remembered so long: a new group membership counts soon after.
 const ACCOUNT_MEMORY: Duration = Duration::from_secs(5);
-/// How long the network child may take to end: relays have 30 s.
-const STOP_PATIENCE: Duration = Duration::from_secs(35);
+/// How long the network child may take to be done with its callers.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a network child that died is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 /// How long a super-server's gateway may take to hand its caller on, once it has connected.
@@ -219,6 +219,8 @@ struct Monitor {
     questions: security::Questions,
     serial: u64,
     ready: bool,
+    /// The network child goes on alone when we have ended, for callers who talk through TLS.
+    relays_left: bool,
     figures: Figures,
     audit: Audit,
     events: mpsc::Sender<Event>,
@@ -307,6 +309,7 @@ async fn serve(layout: Layout) -> io::Result<()> {
         questions: security::Questions::default(),
         serial: 0,
         ready: false,
+        relays_left: false,
         figures: Figures::new()?,
         audit,
         events: events.clone(),
@@ -559,6 +562,7 @@ impl Monitor {
             ToMonitor::Connect { connection, config, console } => {
                 self.reserve(connection, Some((config, console)));
             }
+            ToMonitor::Drained { relays } => self.relays_left = relays > 0,
             ToMonitor::HandOver { connection, early } => self.hand_over(connection, early, fds.pop()),
             ToMonitor::Forget { connection } => {
                 let session = self.connections.remove(&connection).and_then(|gone| gone.session);
@@ -779,7 +783,7 @@ impl Monitor {
             detail: Some(detail),
             ..Record::new(Kind::Login, outcome)
         };
-        self.audit.ration(&connection.shown, record);
+        self.audit.ration(&connection.source.to_string(), record);
     }
 
     fn local_refused(&mut self, attempt: &Attempt, broken: Broken) {
@@ -828,7 +832,7 @@ impl Monitor {
                     detail: Some(broken.to_string()),
                     ..Record::new(Kind::Login, Ending::Refused)
                 };
-                self.audit.ration(&gone.shown, record);
+                self.audit.ration(&gone.source.to_string(), record);
             }
         }
         self.tell_net(FromMonitor::Confirmed { connection: number, same }, Vec::new());
@@ -899,6 +903,31 @@ impl Monitor {
         }
         connection.session = (outcome == 0).then_some(Reserved { session, granted: true });
         self.tell_net(FromMonitor::Reserved { connection: number, outcome }, Vec::new());
+    }
+
+    /// Records that somebody may not be connected to a machine.
+    fn audit_declined(&self, session: u64, why: Declined) {
+        let connection = self.sessions.get(&session).and_then(|number| self.connections.get(number));
+        let Some((connection, login)) = connection.and_then(|one| Some((one, one.login.as_ref()?))) else {
+            return;
+        };
+        let Connection { shown, origin, tls, machine, .. } = connection;
+        let way = if login.peer.is_some() { "LOCAL" } else { "PASS" };
+        let why = if why == Declined::Denied {
+            "not executable by the user"
+        } else {
+            "not registered, or not readable"
+        };
+        let uid = login.identity.uid;
+        let record = Record {
+            user: Some(login.identity.name.clone()),
+            uid: Some(uid),
+            origin: Some(Origin::new(shown, *origin, *tls, way)),
+            machine: machine.clone(),
+            detail: Some(format!("connect: {why}")),
+            ..Record::new(Kind::Permission, Ending::Refused)
+        };
+        self.audit.ration(&uid.to_string(), record);
     }
 
     fn hand_over(&mut self, number: u32, early: Vec<u8>, relay_end: Option<OwnedFd>) {
@@ -980,7 +1009,12 @@ impl Monitor {
                 self.log(&format!("serverd refused a session: {}", for_log(reason.as_bytes())));
                 self.reserved(session, 2);
             }
-            ToAuthd::Decline { session, why } => self.reserved(session, why as u8),
+            ToAuthd::Decline { session, why } => {
+                if matches!(why, Declined::Denied | Declined::NotRegistered) {
+                    self.audit_declined(session, why);
+                }
+                self.reserved(session, why as u8);
+            }
             ToAuthd::Security { question, ask } => self.security(generation, question, ask.0),
         }
     }
@@ -1000,6 +1034,11 @@ impl Monitor {
 
     fn try_reload(&mut self) -> io::Result<()> {
         let loaded = settings::load(&self.layout)?;
+        // First what can fail.
+        let level = loaded.settings.audit.level;
+        let audit = (level != self.audit.level())
+            .then(|| Audit::start(&self.layout.audit_log(), level, crate::IDENT))
+            .transpose()?;
         let passed = self.listeners.iter().any(|listener| matches!(listener.place, Place::Inherited(_)));
         if passed {
             for listener in &mut self.listeners {
@@ -1011,9 +1050,10 @@ impl Monitor {
         if let Ok(log) = settings::open_log(&self.layout) {
             self.log = log;
         }
-        if loaded.settings.audit.level != self.audit.level() {
-            let level = loaded.settings.audit.level;
-            self.audit = Audit::start(&self.layout.audit_log(), level, crate::IDENT)?;
+        if let Some(audit) = audit {
+            let old = std::mem::replace(&mut self.audit, audit);
+            // Its last lines may wait for the disk.
+            std::thread::spawn(move || drop(old));
         }
         self.config = settings::message(&loaded, &self.listeners);
         let (base, limit) = settings::delays(&loaded.settings);
@@ -1044,8 +1084,8 @@ impl Monitor {
         self.tell_net(FromMonitor::Stop {}, Vec::new());
     }
 
-    /// Answers those who are in the middle of a login, until the network child has ended and the server has
-    /// every session that was promised to it.
+    /// Answers those who are in the middle of a login, until the network child is done with them and the server has
+    /// every session that was promised to it. TLS relays are the child's alone: the next gateway starts meanwhile.
     async fn drain(&mut self, incoming: &mut mpsc::Receiver<Event>) {
         while self.net.is_some() {
             let event = tokio::select! {
@@ -1062,7 +1102,9 @@ impl Monitor {
                 Some(event) => self.take(event),
             }
         }
-        if let Some(mut net) = self.net.take() {
+        if let Some(mut net) = self.net.take()
+            && !self.relays_left
+        {
             let _ = net.process.wait().await;
         }
         if let Some(link) = self.link.take() {

@@ -262,9 +262,13 @@ async fn serve(channel: OwnedFd) -> io::Result<()> {
         _ = tokio::time::timeout(DRAIN + FAREWELL, shared.conversations.wait()) => {}
         () = answers => {}
     }
-    let _ = tokio::time::timeout(RELAY_PATIENCE, shared.relays.wait()).await;
+    let relays = u32::try_from(shared.relays.count.get()).unwrap_or(u32::MAX);
+    shared.tell(ToMonitor::Drained { relays }, Vec::new());
     shared.outbox.close();
     let _ = writer.await;
+    // The monitor waits for no relay.
+    drop(channel);
+    let _ = tokio::time::timeout(RELAY_PATIENCE, shared.relays.wait()).await;
     Ok(())
 }
 

@@ -180,13 +180,20 @@ impl Supervisor {
         self.audit_as(process, record);
     }
 
-    /// Records the begin or the end of a session.
-    pub(super) fn audit_session(&self, process: ProcessId, event: Kind, session: u64, outcome: Outcome) {
+    /// Records the begin or the end of a session; of one that came by `CONNECT`, with its machine.
+    pub(super) fn audit_session(
+        &self,
+        process: ProcessId,
+        event: Kind,
+        session: u64,
+        outcome: Outcome,
+        machine: Option<String>,
+    ) {
         if !self.audits() {
             return;
         }
         let (user, origin) = self.origin_of(process, session).unzip();
-        let record = Record { user, origin, session: Some(session), ..Record::new(event, outcome) };
+        let record = Record { user, origin, session: Some(session), machine, ..Record::new(event, outcome) };
         self.audit_as(process, record);
     }
 

@@ -142,7 +142,8 @@ impl Observe {
         if let Some(orders) = &self.orders
             && !orders.socket.is_empty()
         {
-            let _ = std::fs::remove_file(&orders.socket);
+            // What is no socket was there before, and is not ours.
+            let _ = crate::metrics::remove_socket(std::path::Path::new(&orders.socket));
         }
     }
 }

@@ -372,7 +372,7 @@ impl Supervisor {
                 let (tls, pass) = (identity.tls, identity.proof == Proof::Pam);
                 process.live.insert(number, Live { name, peer, origin: identity.origin, tls, pass, since });
                 self.observe.sessions_begun += 1;
-                self.audit_session(id, Kind::SessionBegin, number, Outcome::Ok);
+                self.audit_session(id, Kind::SessionBegin, number, Outcome::Ok, handover.machine);
             }
             ToCore::Closed { numbers } => {
                 let count = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
@@ -384,7 +384,7 @@ impl Supervisor {
                     let had = |number: &&u64| process.live.contains_key(number);
                     let known: Vec<u64> = numbers.iter().filter(had).copied().collect();
                     for number in known {
-                        self.audit_session(id, Kind::SessionEnd, number, Outcome::Ok);
+                        self.audit_session(id, Kind::SessionEnd, number, Outcome::Ok, None);
                     }
                 }
                 let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
@@ -572,7 +572,7 @@ impl Supervisor {
                 .flat_map(|process| process.live.keys().copied())
                 .collect();
             for number in live {
-                self.audit_session(id, Kind::SessionEnd, number, Outcome::Failed);
+                self.audit_session(id, Kind::SessionEnd, number, Outcome::Failed, None);
             }
         }
         let Some(process) = self.processes.remove(&id) else { return };

@@ -215,12 +215,21 @@ fn prepare(socket: &str, address: &str, (uid, gid): (u32, u32)) -> Result<Places
     Ok(Places { unix, tcp, shown: shown.join(" and ") })
 }
 
-fn listen_unix(path: &Path) -> io::Result<UnixListener> {
-    link::layout::check_socket_path(path)?;
-    // Of an earlier process; anything but a socket is not ours to remove.
+/// Removes a socket, if there is one. Anything else is not ours to remove.
+///
+/// # Errors
+/// As `unlink(2)`.
+pub fn remove_socket(path: &Path) -> io::Result<()> {
     if std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket()) {
         std::fs::remove_file(path)?;
     }
+    Ok(())
+}
+
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    link::layout::check_socket_path(path)?;
+    // Of an earlier process.
+    remove_socket(path)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     Ok(listener)

@@ -115,6 +115,9 @@ impl Driver {
         self.connected.extend(plan.floppy.iter().map(|floppy| (floppy.name.clone(), floppy.connected)));
         self.connected.extend(plan.serial.iter().map(|port| (format!("serial{}", port.number), true)));
         self.plan = Some(plan);
+        // First: whoever hears that it is on can be told what it has.
+        let status = self.status();
+        self.speaker.say(FromVmx::IsNow { request: 0, status });
         self.change(
             State::On,
             if resumed { "Virtual machine was resumed." } else { "Virtual machine was powered on." },

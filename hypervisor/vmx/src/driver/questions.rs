@@ -34,8 +34,9 @@ impl Driver {
             default: if decides == Decides::Redo { 2 } else { 0 },
         };
         self.question = Some((question.clone(), decides));
-        self.change(State::Stuck, text);
+        // First: whoever hears that the machine is stuck finds the question.
         self.speaker.say(FromVmx::Asked { question });
+        self.change(State::Stuck, text);
     }
 
     pub(super) fn settle_question(&mut self) -> Option<Decides> {

@@ -112,6 +112,8 @@ struct Machine {
     outputs: Outputs,
     /// A process of an earlier core that has not answered yet.
     lost: bool,
+    /// It has said that it is off, or suspended.
+    orderly: bool,
     channel_ended: bool,
     exited: Option<String>,
     /// It was killed, and what it has left behind is being removed.
@@ -134,13 +136,29 @@ enum Purpose {
     /// How a machine is that has just been started.
     Started,
     /// A request of a handler.
-    Forward { pieces: Vec<FromVmx>, closes: bool, answers: Option<String>, leads: Leads },
+    Forward(Forward),
     /// How the machine is, for ourselves.
     Look,
     /// The guest's address, for ourselves.
     Address,
     /// The end of a process that does not answer and is killed.
     Kill,
+}
+
+/// A request of a handler that a machine has.
+#[derive(Debug)]
+struct Forward {
+    /// Of the answer, what has come.
+    pieces: Vec<FromVmx>,
+    /// The process was there for this.
+    closes: bool,
+    /// The text of the choice, of an answer to a question.
+    answers: Option<String>,
+    leads: Leads,
+    /// What it is called.
+    verb: &'static str,
+    /// The part of the output that is waited for: port, offset, at most so many bytes.
+    reads: Option<(u32, u64, u32)>,
 }
 
 /// A request to a machine.
@@ -156,7 +174,7 @@ impl Pending {
     fn leads(&self) -> Leads {
         match self.purpose {
             Purpose::Start | Purpose::Kill => Leads::AtOnce,
-            Purpose::Forward { leads, .. } => leads,
+            Purpose::Forward(Forward { leads, .. }) => leads,
             Purpose::Started | Purpose::Look | Purpose::Address => Leads::Nowhere,
         }
     }
@@ -203,6 +221,7 @@ impl Machine {
             late: Vec::new(),
             outputs: Outputs::default(),
             lost: false,
+            orderly: false,
             channel_ended: false,
             exited: None,
             cleaning: false,

@@ -56,6 +56,11 @@ pub enum MachineEvent {
     HelloLate,
     /// Time to look how it is.
     Look,
+    /// A machine that is to be stopped hard has had long enough to say how it is.
+    Hangs {
+        /// Number of the request that asked for it.
+        look: u32,
+    },
     /// What it has left behind is removed.
     Cleaned,
     /// It is found again, or cannot be spoken with.

@@ -9,7 +9,7 @@ use ::link::audit::{self, Kind, Outcome};
 use ::link::identity::for_log;
 use ::link::wire::{Inner, MAX_MESSAGE, Message};
 use handlers::running::Happened;
-use hypervisor::control::{FromVmx, PowerMode, Severity, State, ToVmx};
+use hypervisor::control::{FromVmx, PowerMode, Severity, State, Status, ToVmx};
 use hypervisor::event_log::{Event, EventKind, LogRights};
 use ops::{Error, ErrorCode};
 
@@ -18,7 +18,7 @@ use super::launch::{Launch, Orders, START};
 use super::process::{self, MachineEvent, MachineId};
 use super::records::Record;
 use super::usage::stat_field;
-use super::{Machine, Next, Pending, Purpose, bounded, cut, fresh};
+use super::{Forward, Machine, Next, Pending, Purpose, bounded, cut, fresh};
 use crate::channel::{Answer, TaskEnd};
 use crate::core::Event as Happening;
 use crate::core::auditing::power_record;
@@ -76,6 +76,12 @@ fn leads(ask: &ToVmx) -> Leads {
     }
 }
 
+/// How long a machine that is to be stopped hard may take to say how it is.
+const STOP_ANSWER: Duration = Duration::from_secs(5);
+
+/// What a stop is called.
+const STOP: &str = "stop";
+
 /// The right that a request takes.
 #[must_use]
 pub fn need(ask: &ToVmx) -> Need {
@@ -105,7 +111,7 @@ pub fn is_maintenance(ask: &ToVmx) -> bool {
 pub(in crate::core) fn verb(ask: &ToVmx) -> &'static str {
     match ask {
         ToVmx::Start { .. } => "start",
-        ToVmx::Stop { .. } => "stop",
+        ToVmx::Stop { .. } => STOP,
         ToVmx::Reset { .. } => "reset",
         ToVmx::Suspend { .. } => "suspend",
         ToVmx::Pause { .. } => "pause",
@@ -278,9 +284,7 @@ impl Supervisor {
             return self.forward(asker, config, ask, false);
         }
         if let ToVmx::SerialRead { port, offset, max, .. } = ask {
-            let output = self.machines.kept.read(config, port, offset, max);
-            let none = || Error::with(ErrorCode::NoProperty, format!("serial{port}"));
-            let answer = output.ok_or_else(none).map(|message| Answer::Machine { message: Inner(message) });
+            let answer = self.kept_output(config, (port, offset, max));
             return self.settle(asker, answer);
         }
         if !is_maintenance(&ask) {
@@ -292,6 +296,21 @@ impl Supervisor {
             return self.settle(asker, Err(Error::no_such_vm()));
         };
         self.begin_machine(config, Next { asker, launch, work: Some(ask) }, rights);
+    }
+
+    /// Output of a machine that is off.
+    fn kept_output(&self, config: &str, (port, offset, max): (u32, u64, u32)) -> Result<Answer, Error> {
+        let output = self.machines.kept.read(config, port, offset, max);
+        let none = || Error::with(ErrorCode::NoProperty, format!("serial{port}"));
+        output.ok_or_else(none).map(|message| Answer::Machine { message: Inner(message) })
+    }
+
+    /// The answer of a machine that is off to a request that it had when it ended.
+    fn answer_of_kept(&self, config: &str, forward: &Forward, now: &str) -> Result<Answer, Error> {
+        match forward.reads {
+            Some(part) => self.kept_output(config, part),
+            None => Err(Error::state_conflict(forward.verb, now)),
+        }
     }
 
     fn forward(&mut self, asker: Asker, config: &str, ask: ToVmx, closes: bool) {
@@ -325,9 +344,22 @@ impl Supervisor {
             let id = machine.id;
             return self.give_machine_up(id, "it does not answer and is to be stopped hard");
         }
-        let purpose = Purpose::Forward { pieces: Vec::new(), closes, answers, leads: leads(&ask) };
+        let reads = match ask {
+            ToVmx::SerialRead { port, offset, max, .. } => Some((port, offset, max)),
+            _ => None,
+        };
+        let hard = matches!(ask, ToVmx::Stop { mode: PowerMode::Hard, .. });
+        let (leads, verb) = (leads(&ask), verb(&ask));
+        let purpose = Purpose::Forward(Forward { pieces: Vec::new(), closes, answers, leads, verb, reads });
         if let Err(error) = machine.ask(ask, Pending { asker: Some(asker.clone()), purpose, user }) {
-            self.settle(asker, Err(error));
+            return self.settle(asker, Err(error));
+        }
+        if hard {
+            // One that takes longer works; one that does not say how it is does not.
+            let id = machine.id;
+            if let Some(look) = self.look_at(id) {
+                process::later(id, MachineEvent::Hangs { look }, STOP_ANSWER, &self.events);
+            }
         }
     }
 
@@ -449,7 +481,8 @@ impl Supervisor {
                     self.give_machine_up(id, "it does not say hello");
                 }
             }
-            MachineEvent::Look => self.look_at(id),
+            MachineEvent::Look => drop(self.look_at(id)),
+            MachineEvent::Hangs { look } => self.hangs(id, look),
             MachineEvent::Found(found) => self.machine_found(id, found),
             MachineEvent::Cleaned => {
                 if let Some((_, machine)) = self.machines.by_id(id) {
@@ -471,14 +504,31 @@ impl Supervisor {
         }
     }
 
-    /// Asks a machine how it is.
-    fn look_at(&mut self, id: MachineId) {
-        let Some((_, machine)) = self.machines.by_id(id) else { return };
-        if machine.launch.is_none() && !machine.ending {
-            // One that takes no message ends otherwise.
-            let pending = Pending { asker: None, purpose: Purpose::Look, user: None };
-            let _ = machine.ask(ToVmx::GetStatus { request: 0 }, pending);
+    /// Asks a machine how it is; returns the number of the request.
+    fn look_at(&mut self, id: MachineId) -> Option<u32> {
+        let (_, machine) = self.machines.by_id(id)?;
+        if machine.launch.is_some() || machine.ending {
+            return None;
         }
+        // One that takes no message ends otherwise.
+        let pending = Pending { asker: None, purpose: Purpose::Look, user: None };
+        machine.ask(ToVmx::GetStatus { request: 0 }, pending).ok()?;
+        Some(machine.next_request)
+    }
+
+    /// A machine that was to be stopped hard has not said how it is: the plug is pulled. Whoever wanted that is answered
+    /// when it is buried.
+    fn hangs(&mut self, id: MachineId, look: u32) {
+        let Some((_, machine)) = self.machines.by_id(id) else { return };
+        if !machine.is_up() || !machine.asked.contains_key(&look) {
+            return;
+        }
+        for pending in machine.asked.values_mut() {
+            if matches!(&pending.purpose, Purpose::Forward(forward) if forward.verb == STOP) {
+                pending.purpose = Purpose::Kill;
+            }
+        }
+        self.give_machine_up(id, "it does not answer and is to be stopped hard");
     }
 
     /// Asks what the guest says its address is.
@@ -520,6 +570,14 @@ impl Supervisor {
                 machine.outputs.add(port, offset, &bytes);
                 return Ok(());
             }
+            // Before it is on, so that whoever hears that knows all of it.
+            FromVmx::IsNow { status, .. } => {
+                let Status { memory_mb, cpus, connected, has_snapshot, class, .. } = bounded(status);
+                let known = &mut machine.status;
+                (known.memory_mb, known.cpus, known.connected) = (memory_mb, cpus, connected);
+                (known.has_snapshot, known.class) = (has_snapshot, class);
+                return Ok(());
+            }
             FromVmx::Changed { from, to, why } => {
                 machine.status.state = to;
                 if to == State::On && !matches!(from, State::On | State::Stuck) {
@@ -537,6 +595,7 @@ impl Supervisor {
                 if !machine.is_up() {
                     machine.status.paused = false;
                     machine.ending = !machine.is_maintenance;
+                    machine.orderly = machine.ending;
                     refresh = false;
                 }
                 let (mut late, mut said) = (Vec::new(), None);
@@ -694,13 +753,13 @@ impl Supervisor {
                     value
                 });
             }
-            (Purpose::Forward { pieces, .. }, message @ FromVmx::OneSnapshot { .. }) => {
+            (Purpose::Forward(Forward { pieces, .. }), message @ FromVmx::OneSnapshot { .. }) => {
                 if pieces.len() < MAX_PIECES {
                     pieces.push(message);
                 }
                 machine.asked.insert(number, pending);
             }
-            (Purpose::Forward { pieces, closes, answers, .. }, message) => {
+            (Purpose::Forward(Forward { pieces, closes, answers, .. }), message) => {
                 if let FromVmx::IsNow { status, .. } = &message {
                     machine.set_status(status.clone());
                 }
@@ -735,7 +794,7 @@ impl Supervisor {
                 self.write_event(id, event, pending.user);
             }
         }
-        let closes = matches!(pending.purpose, Purpose::Forward { closes: true, .. });
+        let closes = matches!(pending.purpose, Purpose::Forward(Forward { closes: true, .. }));
         if let Some((_, machine)) = self.machines.by_id(id).filter(|_| start) {
             for asker in std::mem::take(&mut machine.late) {
                 self.settle(asker, Err(error.clone()));
@@ -871,13 +930,16 @@ impl Supervisor {
             records.remove(id);
         }
         let Some((_, mut machine)) = self.machines.remove(id) else { return };
+        let now = if machine.status.state == State::Suspended { "suspended" } else { "off" };
         for pending in std::mem::take(&mut machine.asked).into_values() {
             let text = format!("its process ended ({how})");
-            let error = match pending.purpose {
-                Purpose::Start => Error::with(ErrorCode::VmInitFailed, text),
-                _ => Error::unspecified(format!("The virtual machine ended: {text}")),
+            let result = match pending.purpose {
+                Purpose::Start => Err(Error::with(ErrorCode::VmInitFailed, text)),
+                // What came too late is answered as if it had come a moment later.
+                Purpose::Forward(forward) if machine.orderly => self.answer_of_kept(&config, &forward, now),
+                _ => Err(Error::unspecified(format!("The virtual machine ended: {text}"))),
             };
-            self.settle_with(pending.asker, Err(error));
+            self.settle_with(pending.asker, result);
         }
         for asker in std::mem::take(&mut machine.late) {
             let text = format!("its process ended ({how})");
