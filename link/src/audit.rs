@@ -690,6 +690,20 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_cut_short_swallows_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        std::fs::write(&path, "{\"event\":\"lo").unwrap();
+        let audit = Audit::start(&path, AuditLevel::Changes, "test").unwrap();
+        audit.record(Record::new(Kind::Start, Outcome::Ok));
+        drop(audit);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let [torn, whole] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert_eq!(torn, "{\"event\":\"lo");
+        assert!(serde_json::from_str::<serde_json::Value>(whole).is_ok(), "{whole}");
+    }
+
+    #[test]
     fn nothing_in_a_text_leaves_its_place() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");

@@ -57,6 +57,11 @@ impl Activated {
         self.layout.authd_socket()
     }
 
+    /// The TCP port, which speaks TLS.
+    pub fn port(&self) -> u16 {
+        self.tcp.local_addr().expect("it listens").port()
+    }
+
     /// A session over the unix socket. It waits for as long as nobody accepts, and is tried again when it was
     /// the gateway that dies who did, or one that the server has not found yet.
     pub fn call(&self) -> Exec {

@@ -178,3 +178,18 @@ fn callers_never_learn_of_a_restart() {
     figures::fact("F12", "calls during restarts of both daemons", calls.load(Ordering::SeqCst) as f64, "");
     figures::fact("F12", "calls not answered", 0.0, "");
 }
+
+/// A caller who talks through TLS keeps the old gateway's relay; the next gateway need not wait for him.
+#[test]
+fn a_session_through_tls_holds_up_no_restart() {
+    let activated = Activated::new();
+    let (mut gateway, _server) = (activated.gateway(), activated.server());
+    assert_eq!(activated.call().inc(1), 2);
+    let mut held = Client::tcp(activated.port()).greeted().secure().local().server();
+    assert_eq!(held.inc(1), 2);
+    gateway.stop();
+    assert_eq!(held.inc(2), 3, "without a gateway");
+    let _gateway = activated.gateway();
+    assert_eq!(activated.call().inc(1), 2);
+    assert_eq!(held.inc(3), 4, "beside the next one");
+}

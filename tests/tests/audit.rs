@@ -101,10 +101,20 @@ fn who_did_what_to_which_machine_from_where() {
         assert_eq!(operation[field], value, "{field}");
     }
     assert_eq!(operation["session"], begin["session"]);
+    for field in ["source", "channel", "login", "session"] {
+        assert_eq!(registered[field], begin[field], "from where: {field}");
+    }
 
     // Another user may not see it, and that is recorded under his name, by the core and by himself.
     let stranger = Account::new();
     guest.mode(0o700);
+    let mut connects = instance.tcp().login(&stranger);
+    assert!(connects.ask(format!("CONNECT {config} control")).starts_with("551 "));
+    let declined = wanted(&instance, &[("event", text("permission")), ("daemon", text("vmware-authd"))]);
+    assert_eq!(
+        (&declined["user"], &declined["machine"], &declined["channel"]),
+        (&text(&stranger.name), &text(&config), &text("plain"))
+    );
     let mut strange = Caller::new(CALLER, &instance, &stranger).unix().local().server();
     assert!(!guest.op(&mut strange, "VMUnRegister", "").ok());
     let mut root = instance.exec();

@@ -118,3 +118,48 @@ fn without_the_device_a_start_says_so() {
     assert!(text.contains("/dev/kvm"), "{text}");
     assert_eq!(state(&mut exec, &path), ("off".into(), 0));
 }
+
+#[test]
+fn whoever_asks_while_a_machine_ends_is_answered_as_a_moment_later() {
+    const WHAT: &str = "requests while a machine ends";
+    if !need_root(WHAT) || !need_kvm(WHAT) {
+        return;
+    }
+    let account = Account::new();
+    let instance = Setup::new().plain().hasty().start();
+    let path = machine(&instance, "ends", &account);
+    let mut exec = session(&instance, &account);
+    assert!(ask(&mut exec, "VMRegister", &path).ok());
+    let stop = format!("<config>{}</config><mode>hard</mode>", path.display());
+    let read = format!("<config>{}</config><offset>100000</offset><wait>60</wait>", path.display());
+    let mut sessions: Vec<Exec> = (0..8).map(|_| session(&instance, &account)).collect();
+    for _ in 0..3 {
+        assert!(ask(&mut exec, "VM_Start", &path).ok());
+        std::thread::scope(|scope| {
+            for (number, exec) in sessions.iter_mut().enumerate() {
+                let (stop, read) = (&stop, &read);
+                scope.spawn(move || {
+                    if number % 2 == 0 {
+                        let code = exec.op("VM_Stop", stop).code();
+                        assert!([0, -8, -21].contains(&code), "stopping it: {code}");
+                    } else {
+                        let reply = exec.op("VM_SerialRead", read);
+                        assert!(reply.ok(), "reading its output: {:?}", reply.error());
+                    }
+                });
+            }
+        });
+        assert_eq!(state(&mut exec, &path), ("off".into(), 0));
+    }
+
+    // One that hangs does not answer; its end is told all the same.
+    assert!(ask(&mut exec, "VM_Start", &path).ok());
+    let pid = state(&mut exec, &path).1;
+    process::signal(pid, rustix::process::Signal::STOP);
+    let stopped = exec.op("VM_Stop", &stop);
+    assert!(stopped.ok(), "{:?}", stopped.error());
+    assert_eq!(state(&mut exec, &path), ("off".into(), 0));
+    assert!(!process::runs(pid));
+    assert!(ask(&mut exec, "VM_Start", &path).ok());
+    assert!(exec.op("VM_Stop", &stop).ok());
+}

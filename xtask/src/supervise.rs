@@ -25,8 +25,7 @@ use crate::workspace::Binaries;
 
 /// How long both daemons together may take to become ready.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a daemon may take to end after SIGTERM: requests in flight are finished first, and the
-/// gateway lets TLS sessions go on for up to 30 s.
+/// How long a daemon may take to end after SIGTERM: requests in flight are finished first.
 const STOP_LIMIT: Duration = Duration::from_secs(35);
 /// First pause before a daemon is started again; doubled each time it fails before it is ready.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -77,6 +77,11 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
+    /// Notes that a machine is being registered or unregistered; false when that is so already.
+    pub(super) fn begin_change(&mut self, config: &str) -> bool {
+        self.changing.insert(config.to_owned())
+    }
+
     /// Whether a machine is being registered or unregistered.
     pub(super) fn is_changing(&self, config: &str) -> bool {
         self.changing.contains(config)
@@ -481,7 +486,7 @@ impl Supervisor {
         };
         match ask {
             Ask::Register { config, private } => {
-                if self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
+                if self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config)
                 {
                     return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
                 }
@@ -504,7 +509,7 @@ impl Supervisor {
                     let error = Error::with(ErrorCode::VmBusy, "another operation on it is under way");
                     return self.settle(asker, Err(error));
                 }
-                if !self.shared.inventory.contains(&config) || !self.under_way.changing.insert(config.clone())
+                if !self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config)
                 {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }

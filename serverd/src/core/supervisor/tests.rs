@@ -462,3 +462,40 @@ async fn what_a_process_claims_is_recorded_as_its_own() {
     assert_eq!((&third["operation"], &third["outcome"]), (&"VM_List".into(), &"refused".into()));
     assert!(!stage.killed().await);
 }
+
+#[tokio::test]
+async fn what_is_done_for_a_process_that_has_gone_stands_under_its_user() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let mut stage = Stage::new(1);
+    stage.supervisor.audit = Audit::start(&path, AuditLevel::Changes, "test").unwrap();
+    stage.says(ToCore::Accepted { number: 1 });
+    let (_directory, config, open) = vmx();
+    let register = Inner(Ask::Register { config: config.clone(), private: false });
+    stage.says_with(ToCore::Ask { question: 1, session: 1, ask: register }, vec![open()]);
+    // It is gone before the right has been looked at.
+    let Stage { supervisor, admission, .. } = &mut stage;
+    supervisor.event(ID, ProcessEvent::ChannelEnded(Ok(())), admission);
+    supervisor.event(ID, ProcessEvent::Exited("killed".into()), admission);
+    stage.settle().await;
+    assert!(!stage.supervisor.shared.inventory.is_empty());
+    stage.supervisor.audit = Audit::off();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let registered = lines.iter().find(|line| line["event"] == "register").unwrap();
+    assert_eq!((&registered["uid"], &registered["user"]), (&1000.into(), &"alice".into()), "{registered}");
+    assert_eq!((&registered["session"], &registered["source"]), (&1.into(), &"unix:1".into()), "{registered}");
+}
+
+#[tokio::test]
+async fn a_machine_that_is_being_unregistered_is_not_started() {
+    let mut stage = Stage::new(0);
+    let (_directory, config, open) = vmx();
+    stage.supervisor.shared.inventory.put(&config, false);
+    assert!(stage.supervisor.under_way.begin_change(&config));
+    let start = Inner(Ask::StartMachine { config });
+    stage.says_with(ToCore::Ask { question: 1, session: 0, ask: start }, vec![open()]);
+    stage.settle().await;
+    let (1, Answer::Refused { code: -21, .. }) = stage.answer().await else { panic!() };
+}
