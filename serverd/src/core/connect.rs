@@ -46,6 +46,13 @@ struct Open {
     agreed: bool,
 }
 
+impl Connecting {
+    /// Connections to a machine that were agreed on and are not there yet.
+    pub(super) fn agreed(&self, config: &str) -> usize {
+        self.open.values().filter(|open| open.agreed && open.config == config).count()
+    }
+}
+
 impl Supervisor {
     /// The gateway asks whether somebody, who has a place, may be connected to a machine.
     pub fn connect(
@@ -97,9 +104,7 @@ impl Supervisor {
         else {
             return;
         };
-        let others = self.connecting.open.values().filter(|open| open.agreed && open.config == config);
-        let taken = others.count() + self.consoles(&config);
-        match declined.or((taken >= MOST).then_some(Declined::Busy)) {
+        match declined.or((self.consoles(&config) >= MOST).then_some(Declined::Busy)) {
             None => {
                 if let Some(open) = self.connecting.open.get_mut(&session) {
                     open.agreed = true;

@@ -72,6 +72,8 @@ pub struct UnderWay {
     stoppers: HashMap<u64, Vec<Asker>>,
     /// Sessions that are connected to a machine, and whether they came by `CONNECT`.
     attached: HashMap<String, BTreeMap<(ProcessId, u64), bool>>,
+    /// Sessions that came by `CONNECT`, until their process has shown that they may.
+    pub(super) arriving: HashMap<(ProcessId, u64), String>,
     /// The .vmx files of which a change was announced last.
     announced: HashMap<String, FileState>,
 }
@@ -486,8 +488,7 @@ impl Supervisor {
         };
         match ask {
             Ask::Register { config, private } => {
-                if self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config)
-                {
+                if self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config) {
                     return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
                 }
                 let list = if private { List::Private } else { List::Public };
@@ -509,8 +510,7 @@ impl Supervisor {
                     let error = Error::with(ErrorCode::VmBusy, "another operation on it is under way");
                     return self.settle(asker, Err(error));
                 }
-                if !self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config)
-                {
+                if !self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config) {
                     return self.settle(asker, Err(Error::no_such_vm()));
                 }
                 let note = Self::note(&asker.by, rights, "Virtual machine unregistered.");
@@ -519,6 +519,7 @@ impl Supervisor {
                 self.store(work, AfterStore::Unregistered { asker, config, owner });
             }
             Ask::Attach { session, config, console } => {
+                self.under_way.arriving.remove(&(asker.process, session));
                 if console && self.consoles(&config) >= connect::MOST {
                     let text = "it has as many connections as it can have";
                     return self.settle(asker, Err(Error::with(ErrorCode::VmBusy, text)));
@@ -558,10 +559,12 @@ impl Supervisor {
         users
     }
 
-    /// How many sessions came to a machine by `CONNECT`.
+    /// How many sessions have come to a machine by `CONNECT`, or were told that they have.
     pub(super) fn consoles(&self, config: &str) -> usize {
         let attached = self.under_way.attached.get(config);
-        attached.map_or(0, |sessions| sessions.values().filter(|console| **console).count())
+        let attached = attached.map_or(0, |sessions| sessions.values().filter(|console| **console).count());
+        let arriving = self.under_way.arriving.values().filter(|machine| *machine == config).count();
+        attached + arriving + self.connecting.agreed(config)
     }
 
     /// The .vmx of a machine was changed. Several processes may see that: a state of the file of which
@@ -578,6 +581,7 @@ impl Supervisor {
 
     /// Sessions have ended: they are connected to nothing any more.
     pub(super) fn detach(&mut self, gone: impl Fn(ProcessId, u64) -> bool) {
+        self.under_way.arriving.retain(|(process, session), _| !gone(*process, *session));
         self.under_way.attached.retain(|_, sessions| {
             sessions.retain(|(process, session), _| !gone(*process, *session));
             !sessions.is_empty()

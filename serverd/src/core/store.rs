@@ -10,6 +10,7 @@
 //!
 //! A job whose result has arrived is on the disk. One that failed has left nothing behind.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -224,7 +225,7 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
         (List::Private, &places.private, Vec::new(), Vec::new()),
     ];
     let (mut journal, mut journal_jobs) = (Vec::new(), Vec::new());
-    let (mut removed, mut removals) = (std::collections::HashSet::new(), Vec::new());
+    let (mut removed, mut removals) = (HashSet::new(), Vec::new());
     for Job { number, work } in batch {
         match work {
             Work::Add(list, config, _) => {
@@ -235,7 +236,7 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
             }
             Work::Remove(config, _) => {
                 removed.insert(config.as_str());
-                removals.push(*number);
+                removals.push((*number, config.as_str()));
             }
             Work::Nothing => results.push((*number, Ok(()))),
             Work::Event { config, rights, event } => {
@@ -258,7 +259,14 @@ fn carry_out(places: &Places, batch: &[Job]) -> Results {
     }
     if !removals.is_empty() {
         let remove = |path: &Path| without(path, &removed).map_err(|error| Failed::new(path, &error));
-        report(removals, remove(&places.public).and_then(|()| remove(&places.private)));
+        let tried = [&places.public, &places.private].map(|path| (path, remove(path)));
+        for (number, config) in removals {
+            // One list can have failed, and the machine be in the other.
+            let still_in = |path: &Path| lists(path, config);
+            let failed =
+                tried.iter().find_map(|(path, result)| result.as_ref().err().filter(|_| still_in(path)));
+            report(vec![number], failed.map_or(Ok(()), |failed| Err(failed.clone())));
+        }
     }
     if !journal_jobs.is_empty() {
         let path = &places.journal;
@@ -334,7 +342,7 @@ fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
 }
 
 /// Rewrites a list without some machines. A list that does not exist, or has none of them, stays.
-fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result<()> {
+fn without(path: &Path, removed: &HashSet<&str>) -> io::Result<()> {
     let bytes = match read_list(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -343,6 +351,15 @@ fn without(path: &Path, removed: &std::collections::HashSet<&str>) -> io::Result
     let Some(kept) = vm_list::without(&bytes, removed) else { return Ok(()) };
     let mode = std::fs::metadata(path).map_or(LIST_MODE, |facts| facts.mode() & 0o7777);
     replace_file(path, &kept, mode)
+}
+
+/// Whether a list has a machine; so it is taken to have one when it cannot be read.
+fn lists(path: &Path, config: &str) -> bool {
+    let has = |bytes: Vec<u8>| vm_list::without(&bytes, &HashSet::from([config])).is_some();
+    match read_list(path) {
+        Ok(bytes) => has(bytes),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Reads a list of machines.

@@ -235,6 +235,9 @@ impl Supervisor {
         let process = self.processes.get_mut(&id).ok_or("its process is gone")?;
         process.handles.outbox.push(message, vec![socket]).map_err(|error| error.to_string())?;
         process.sent += 1;
+        if let Some(config) = &handover.machine {
+            self.under_way.arriving.insert((id, number), config.clone());
+        }
         process.on_the_way.insert(number, handover);
         Ok(())
     }

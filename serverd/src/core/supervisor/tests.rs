@@ -485,7 +485,11 @@ async fn what_is_done_for_a_process_that_has_gone_stands_under_its_user() {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let registered = lines.iter().find(|line| line["event"] == "register").unwrap();
     assert_eq!((&registered["uid"], &registered["user"]), (&1000.into(), &"alice".into()), "{registered}");
-    assert_eq!((&registered["session"], &registered["source"]), (&1.into(), &"unix:1".into()), "{registered}");
+    assert_eq!(
+        (&registered["session"], &registered["source"]),
+        (&1.into(), &"unix:1".into()),
+        "{registered}"
+    );
 }
 
 #[tokio::test]
