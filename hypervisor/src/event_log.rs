@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One event per line, the newest last. Logs of the original are read too, with what they have: an `&`
-//! that begins no entity, lines that are no events. A damaged line is skipped, never an error; nor is
+//! that begins no entity, characters in the code page of the host, lines that are no events. A damaged line is skipped, never an error; nor is
 //! a log that is missing.
 
 use std::ffi::{OsStr, OsString};
@@ -149,7 +149,8 @@ impl Event {
         if line.len() > MAX_LINE || !line.starts_with(b"<event") {
             return None;
         }
-        let text = String::from_utf8_lossy(line);
+        // A host of the original wrote in its code page, into the .vmx and here alike.
+        let (text, _) = crate::vmx_file::decode(line);
         // Events have none of these. What a parser does with namespaces and declarations takes time.
         if text.contains("<!") || text.contains("<?") || text.contains(NAMESPACE) {
             return None;
@@ -574,7 +575,15 @@ mod tests {
             assert_eq!(parse(line), None, "{line}");
         }
         assert_eq!(parse(&format!("<event>{}<time>5</time></event>", "<a>".repeat(20_000))), None);
-        assert!(Event::parse_line(b"<event><time>5</time><subject>\xff</subject></event>").is_some());
+        // A host of the original that was not on UTF-8 yet; its .vmx is read the same way.
+        let event = |text: &[u8]| {
+            let line = [b"<event><time>5</time><subject>", text, b"</subject></event>"].concat();
+            Event::parse_line(&line).unwrap().subject
+        };
+        assert_eq!(
+            [event(b"R\xe9seau \xff"), event("R\u{e9}seau \u{20ac}".as_bytes())],
+            ["R\u{e9}seau \u{ff}", "R\u{e9}seau \u{20ac}"]
+        );
     }
 
     #[test]

@@ -2,8 +2,18 @@
 //! without a question.
 //!
 //! ```text
-//!   writer ── one pwrite ──▶ sealed memfd ◀── pread, until two readings agree ── readers
+//!   writer ── pwrite ──▶ sealed memfd ◀── pread ── readers
+//!
+//!   ┌────────┬───────────────────────────┬───────────────────────────┐
+//!   │ number │ number │ length │ state   │ number │ length │ state   │
+//!   └────────┴───────────────────────────┴───────────────────────────┘
+//!     the last    even numbers                odd numbers
 //! ```
+//!
+//! A state is written into the place that the last one does not have, and then its number in front. A
+//! reader that finds the same number in front, in the place, and in front again has a whole state: the
+//! place is written to again only after the next number. That two readings of one place are equal would
+//! not tell: a writer may be held up in the middle of one write.
 //!
 //! Neither side maps the file, so neither can be hurt by the other through it: readers get a
 //! descriptor that can only read, and the size is sealed. What a reader finds are bytes that the writer
@@ -12,6 +22,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
 
 use rustix::fs::{Mode, OFlags, SealFlags};
 
@@ -20,13 +31,21 @@ use crate::wire::{Wire, WireError};
 /// Most bytes of a state.
 pub const MAX_STATE: usize = 4096;
 
-/// Readings that must agree are repeated at most this often, should the writer write all the time.
+/// A reading is tried at most this often, should the writer write all the time.
 const TRIES: usize = 16;
+
+/// Bytes of a number.
+const NUMBER: usize = 8;
+
+/// Bytes of a place: number, length, state.
+const PLACE: usize = NUMBER + 4 + MAX_STATE;
 
 /// The writer's end.
 #[derive(Debug)]
 pub struct Page {
     file: OwnedFd,
+    /// Of the state that was published last.
+    number: u64,
     /// Kept, so that publishing allocates nothing.
     buffer: Vec<u8>,
 }
@@ -37,30 +56,41 @@ impl Page {
     /// # Errors
     /// As `memfd_create(2)` and `fcntl(2)`.
     pub fn new(name: &str) -> io::Result<Self> {
-        Ok(Self::from_fd(sealed_memory(name, 4 + MAX_STATE as u64)?))
+        Ok(Self::from_fd(sealed_memory(name, (NUMBER + 2 * PLACE) as u64)?))
     }
 
-    /// The page behind a descriptor that another process made with [`Page::new`].
+    /// The page behind a descriptor that another process made with [`Page::new`], to go on from what a writer
+    /// before this one has published.
     #[must_use]
     pub fn from_fd(file: OwnedFd) -> Self {
-        Page { file, buffer: Vec::new() }
+        let number = number_in_front(&file).unwrap_or_default();
+        Page { file, number, buffer: Vec::new() }
     }
 
     /// Publishes a state in the place of the last one. One longer than [`MAX_STATE`] is left out, as is
     /// one that cannot be written: publishing never holds up the work that it tells of.
     pub fn publish(&mut self, state: &impl Wire) {
+        let number = self.number.wrapping_add(1);
         self.buffer.clear();
+        self.buffer.extend(number.to_le_bytes());
         self.buffer.extend([0; 4]);
         state.put(&mut self.buffer);
-        let length = self.buffer.len() - 4;
+        let length = self.buffer.len() - NUMBER - 4;
         if length > MAX_STATE {
             return;
         }
         let count = u32::try_from(length).unwrap_or_default().to_le_bytes();
-        if let Some(place) = self.buffer.get_mut(..4) {
+        if let Some(place) = self.buffer.get_mut(NUMBER..NUMBER + 4) {
             place.copy_from_slice(&count);
         }
-        let _ = rustix::io::pwrite(&self.file, &self.buffer, 0);
+        let written = rustix::io::pwrite(&self.file, &self.buffer, place_of(number));
+        // Nobody may see the number before the state.
+        fence(Ordering::SeqCst);
+        if written == Ok(self.buffer.len()) {
+            let _ = rustix::io::pwrite(&self.file, &number.to_le_bytes(), 0);
+            fence(Ordering::SeqCst);
+            self.number = number;
+        }
     }
 
     /// A descriptor with which the page can be written, for the process that shall.
@@ -104,24 +134,35 @@ pub fn read_only(file: impl AsFd) -> io::Result<OwnedFd> {
 /// The state that was published last; `None` when there is none yet, or what is there is none.
 #[must_use]
 pub fn read<T: Wire>(page: impl AsFd) -> Option<T> {
-    let mut last = read_once(&page);
-    for _ in 0..TRIES {
-        let next = read_once(&page);
-        if next == last {
-            break;
-        }
-        last = next;
-    }
-    decode(&last?).ok()
+    (0..TRIES).find_map(|_| read_once(&page)).and_then(|state| decode(&state).ok())
 }
 
+/// The bytes of the state; `None` when they were being written.
 fn read_once(page: impl AsFd) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; 4 + MAX_STATE];
-    let length = rustix::io::pread(page, &mut bytes, 0).ok()?;
+    let before = number_in_front(&page)?;
+    fence(Ordering::SeqCst);
+    let mut bytes = vec![0; PLACE];
+    let length = rustix::io::pread(&page, &mut bytes, place_of(before)).ok()?;
+    fence(Ordering::SeqCst);
+    let after = number_in_front(&page)?;
     bytes.truncate(length);
-    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    let (number, rest) = bytes.split_first_chunk::<NUMBER>()?;
+    let (count, rest) = rest.split_first_chunk::<4>()?;
     let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-    rest.get(..count).filter(|state| !state.is_empty()).map(<[u8]>::to_vec)
+    let state = rest.get(..count).filter(|state| !state.is_empty())?;
+    let whole = before == after && before == u64::from_le_bytes(*number);
+    whole.then(|| state.to_vec())
+}
+
+fn number_in_front(page: impl AsFd) -> Option<u64> {
+    let mut bytes = [0; NUMBER];
+    let length = rustix::io::pread(page, &mut bytes, 0).ok()?;
+    (length == NUMBER).then(|| u64::from_le_bytes(bytes))
+}
+
+/// Where the state with a number is.
+fn place_of(number: u64) -> u64 {
+    NUMBER as u64 + (number % 2) * PLACE as u64
 }
 
 fn decode<T: Wire>(mut bytes: &[u8]) -> Result<T, WireError> {
@@ -148,14 +189,38 @@ mod tests {
     }
 
     #[test]
+    fn a_writer_that_is_held_up_leaves_the_last_state_whole() {
+        let mut page = Page::new("test").unwrap();
+        let (writer, reader) = (page.writer().unwrap(), page.reader().unwrap());
+        for number in 1..=5_u64 {
+            page.publish(&vec![number; 100]);
+            // Half of the next state, as a reader may find it for as long as the writer does not get to run.
+            rustix::io::pwrite(&writer, &[0xee; 200], place_of(number + 1)).unwrap();
+            assert_eq!(read(&reader), Some(vec![number; 100]));
+        }
+        // The next writer goes on behind it.
+        let mut next = Page::from_fd(writer);
+        next.publish(&vec![7_u64]);
+        assert_eq!((next.number, read(&reader)), (6, Some(vec![7_u64])));
+    }
+
+    #[test]
     fn whatever_a_hostile_writer_leaves_is_a_state_or_none() {
         let page = Page::new("test").unwrap();
         let (writer, reader) = (page.writer().unwrap(), page.reader().unwrap());
+        let after = |number: u64, rest: &[u8]| {
+            let place = [&number.to_le_bytes(), rest].concat();
+            rustix::io::pwrite(&writer, &place, place_of(number)).unwrap();
+            rustix::io::pwrite(&writer, &number.to_le_bytes(), 0).unwrap();
+            read::<Vec<u64>>(&reader)
+        };
+        assert_eq!(after(1, &[4, 0, 0, 0, 0, 0, 0, 0]), Some(Vec::new()));
         for bytes in [&[0xff; 4096][..], &[4, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &[5, 0, 0, 0, 0, 0, 0, 0, 7]]
         {
-            rustix::io::pwrite(&writer, bytes, 0).unwrap();
-            assert_eq!(read::<Vec<u64>>(&reader), None);
+            assert_eq!(after(u64::MAX, bytes), None);
         }
+        rustix::io::pwrite(&writer, &[0xff; 64], 0).unwrap();
+        assert_eq!(read::<Vec<u64>>(&reader), None);
         let mut huge = Page::from_fd(writer);
         huge.publish(&vec![0_u64; 4096]);
         assert_eq!(read::<Vec<u64>>(&reader), None, "one that is too long is not published");

@@ -34,7 +34,7 @@ pub struct Metrics {
     pub unix: bool,
     /// Its path; empty is `run/vmware/metrics.sock` below the root.
     pub socket: String,
-    /// A loopback address and port to listen on as well, such as `127.0.0.1:9902`; empty is none.
+    /// A loopback address and port to listen on as well, such as `127.0.0.1:9910`; empty is none.
     pub listen: String,
 }
 
@@ -51,7 +51,7 @@ impl Metrics {
         let address: SocketAddr = self
             .listen
             .parse()
-            .map_err(|_| format!("{key} is no address with a port, such as \"127.0.0.1:9902\""))?;
+            .map_err(|_| format!("{key} is no address with a port, such as \"127.0.0.1:9910\""))?;
         if !address.ip().to_canonical().is_loopback() {
             return Err(format!(
                 "{key} is no loopback address: figures are for this machine only; use 127.0.0.1 or [::1]"
@@ -479,6 +479,44 @@ mod tests {
         assert_eq!(settings.authd.login.delay_max, 5);
         assert_eq!(settings.serverd.product.build, "1");
         assert_eq!(settings.authd.login.delay, 3);
+    }
+
+    /// Whoever takes the comment away from a line of the file that is installed has settings that are right, and
+    /// the manual page has every key there is.
+    #[test]
+    fn what_is_installed_names_keys_that_exist() {
+        let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
+        let text = std::fs::read_to_string(packaging.join("config/vmserverd.toml")).unwrap();
+        let setting = |line: &str| {
+            let line = line.strip_prefix("# ")?;
+            let key = line.split_once(" = ").map_or("", |(key, _)| key);
+            let is_key = !key.is_empty() && key.chars().all(|one| one.is_alphanumeric() || one == '_');
+            (line.starts_with('[') || is_key).then(|| line.to_owned())
+        };
+        let lines: Vec<String> = text.lines().filter_map(setting).collect();
+        let settings = Settings::parse(&lines.join("\n")).unwrap();
+        assert_eq!((settings.serverd.admin.group.as_str(), settings.authd.plain_port), ("vmadmins", 903));
+        let page = std::fs::read_to_string(packaging.join("man/vmserverd.toml.5")).unwrap();
+        let known = toml_edit::ser::to_document(&Settings::default()).unwrap();
+        let mut missing = Vec::new();
+        missing_in(&page, known.as_table(), "", &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    /// The keys that the part of a page below the name of their table does not have.
+    fn missing_in(page: &str, table: &dyn TableLike, name: &str, missing: &mut Vec<String>) {
+        let part = page.split_once(&format!(".SS [{name}]\n")).map_or("", |(_, rest)| rest);
+        let part = part.split("\n.S").next().unwrap_or_default();
+        let words: Vec<&str> = part.lines().filter_map(|line| line.strip_prefix(".BR ")).collect();
+        let words = words.join(" ").replace(['"', ',', '(', ')'], " ");
+        for (key, value) in table.iter() {
+            let full = if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+            if let Some(table) = value.as_table_like() {
+                missing_in(page, table, &full, missing);
+            } else if !words.split_whitespace().any(|word| word == key) {
+                missing.push(full);
+            }
+        }
     }
 
     #[test]

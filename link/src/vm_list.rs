@@ -7,8 +7,9 @@
 //!
 //! The first word `config` and the form of the line are VMware Server's; the rest is this project's
 //! choice: quotes may be missing, lines that mean nothing to us are kept, a `"` in a path is written
-//! `|22` and a `|` as `|7C` (as in a .vmx), and a last line without its end is no line: it is what a
-//! power cut leaves of a registration that nobody was told of.
+//! `|22` and a `|` as `|7C` (as in a .vmx). A last line without its end is a line if it names a machine
+//! from the first quote to the last, or can only be somebody else's: editors leave such lines. Any other
+//! is what a power cut leaves of a registration that nobody was told of, and is no line.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -33,8 +34,11 @@ impl VmList {
     /// Reads a list. Any bytes are a list; what is no `config` line is kept as it is.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let (lines, torn) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
+        let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let (lines, torn) = match bytes.split_at_checked(end) {
+            Some((lines, last)) if !is_unended_line(last) => (lines, last),
+            _ => (bytes, &[][..]),
+        };
         let line = |raw: &[u8]| {
             let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
             Line { raw: raw.to_vec(), config: config_of(raw).map(Cow::into_owned) }
@@ -47,7 +51,7 @@ impl VmList {
         self.lines.iter().filter_map(|line| line.config.as_deref())
     }
 
-    /// Bytes behind the last line end, which were ignored.
+    /// Bytes behind the last line, which were ignored.
     #[must_use]
     pub fn torn(&self) -> usize {
         self.torn
@@ -88,16 +92,27 @@ pub fn without(bytes: &[u8], gone: &HashSet<&str>) -> Option<Vec<u8>> {
     let mut kept = Vec::with_capacity(bytes.len());
     let mut found = false;
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        // What is behind the last line end is no line.
-        let Some(raw) = line.strip_suffix(b"\n") else { break };
+        let raw = match line.strip_suffix(b"\n") {
+            Some(raw) => raw,
+            None if is_unended_line(line) => line,
+            None => break,
+        };
         let named = || !plain(line) && config_of(raw).is_some_and(|config| gone.contains(&*config));
         if lines.contains(line) || named() {
             found = true;
         } else {
-            kept.extend_from_slice(line);
+            kept.extend_from_slice(raw);
+            kept.push(b'\n');
         }
     }
     found.then_some(kept)
+}
+
+/// Whether what is behind the last line end is a line all the same: a machine, complete, or a comment. What is
+/// left of a line that we began to write is neither.
+#[must_use]
+pub fn is_unended_line(last: &[u8]) -> bool {
+    config_of(last).is_some() || last.trim_ascii_start().starts_with(b"#")
 }
 
 /// The line that registers a machine, with its end.
@@ -169,15 +184,38 @@ mod tests {
     #[test]
     fn a_list_as_people_have_it() {
         let text = b"# made by hand\n\nconfig \"/vm/a b/a.vmx\"\n  config /vm/b.vmx \nfolder \"/x\"\n\
-            config\nconfig \"/open.vmx\nconfigured \"/no.vmx\"\nconfig \"relative.vmx\"\nconfig \"/torn.vmx\"";
+            config\nconfig \"/open.vmx\nconfigured \"/no.vmx\"\nconfig \"relative.vmx\"\nconfig \"/torn.vm";
         let mut list = VmList::parse(text);
         assert_eq!(list.configs().collect::<Vec<_>>(), ["/vm/a b/a.vmx", "/vm/b.vmx"]);
-        assert_eq!(list.torn(), 18);
+        assert_eq!(list.torn(), 16);
         list.remove(|config| config == "/vm/b.vmx");
         list.add("/vm/c.vmx");
         let text = String::from_utf8(list.bytes()).unwrap();
         assert!(text.starts_with("# made by hand\n\nconfig \"/vm/a b/a.vmx\"\nfolder \"/x\"\n"), "{text}");
         assert!(text.ends_with("config \"relative.vmx\"\nconfig \"/vm/c.vmx\"\n"), "{text}");
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_is_a_line_if_it_is_complete() {
+        for last in ["config \"/last.vmx\"", "config /last.vmx", "config \"/last.vmx\"\r"] {
+            let text = format!("config \"/a.vmx\"\n{last}");
+            let mut list = VmList::parse(text.as_bytes());
+            assert_eq!((list.configs().collect::<Vec<_>>(), list.torn()), (vec!["/a.vmx", "/last.vmx"], 0));
+            list.remove(|config| config == "/a.vmx");
+            assert_eq!(list.bytes(), format!("{last}\n").as_bytes());
+            let without = |config| without(text.as_bytes(), &HashSet::from([config]));
+            assert_eq!(without("/a.vmx").unwrap(), format!("{last}\n").as_bytes());
+            assert_eq!(without("/last.vmx").unwrap(), b"config \"/a.vmx\"\n");
+            assert_eq!(without("/b.vmx"), None);
+        }
+        let list = VmList::parse(b"# the end");
+        assert_eq!((list.bytes(), list.torn()), (b"# the end\n".to_vec(), 0));
+        // Whatever a power cut leaves of a line of ours, but for its end, is none.
+        let line = line_of("/a|22b c.vmx");
+        for length in 1..line.len() - 1 {
+            let torn = line.get(..length).unwrap();
+            assert!(!is_unended_line(torn), "{}", String::from_utf8_lossy(torn));
+        }
     }
 
     proptest! {
@@ -192,12 +230,19 @@ mod tests {
         #[test]
         fn any_bytes_are_a_list_and_no_line_is_lost(bytes: Vec<u8>) {
             let list = VmList::parse(&bytes);
-            prop_assert_eq!(list.bytes(), &bytes[..bytes.len() - list.torn()]);
+            let mut kept = bytes[..bytes.len() - list.torn()].to_vec();
+            if kept.last().is_some_and(|&byte| byte != b'\n') {
+                kept.push(b'\n');
+            }
+            prop_assert_eq!(list.bytes(), kept);
         }
 
         #[test]
-        fn both_ways_of_removing_agree(names in prop::collection::vec("[a-c|\"]{1,3}", 0..12), gone in "[a-c|\"]{1,3}") {
-            let text: Vec<u8> = names.iter().flat_map(|name| line_of(&format!("/{name}"))).collect();
+        fn both_ways_of_removing_agree(names in prop::collection::vec("[a-c|\"]{1,3}", 0..12), gone in "[a-c|\"]{1,3}", ended: bool) {
+            let mut text: Vec<u8> = names.iter().flat_map(|name| line_of(&format!("/{name}"))).collect();
+            if !ended {
+                text.pop();
+            }
             let gone = format!("/{gone}");
             let mut list = VmList::parse(&text);
             let there = list.configs().any(|config| config == gone);

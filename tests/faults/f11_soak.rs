@@ -255,16 +255,20 @@ fn a_soak_leaves_nothing_behind() {
         assert_eq!(exec.inc(1), 2);
     }
     let end = Instant::now() + Duration::from_secs(20);
-    while (descriptors(), processes()) != (before, processes_before) {
+    let after = loop {
+        let now = (descriptors(), processes());
+        if now == (before, processes_before) {
+            break now.0;
+        }
         let names = watched.map(|(name, process)| (name, process::descriptors(process)));
-        let (now, living) = (descriptors(), processes());
+        let (now, living) = now;
         let all = process::descendants(instance.pid()).into_iter().map(process::words).collect::<Vec<_>>();
         assert!(
             Instant::now() < end,
             "descriptors were {before:?} in {processes_before} processes and are {now:?} in {living}: {names:#?} {all:#?}"
         );
         std::thread::sleep(Duration::from_millis(50));
-    }
+    };
     assert!(helpers() <= 8, "{} helpers", helpers());
     figures::fact("F11", "minutes", elapsed.as_secs_f64() / 60.0, "");
     figures::fact("F11", "pieces of work", (load.calls.load(Ordering::Relaxed) - calls) as f64, "");
@@ -274,7 +278,8 @@ fn a_soak_leaves_nothing_behind() {
         100.0 * spent.as_secs_f64() / elapsed.as_secs_f64(),
         "%",
     );
-    most("F11", "descriptors more than before, all processes", 0.0, "", 0.0);
+    let more = after.iter().sum::<usize>() as f64 - before.iter().sum::<usize>() as f64;
+    most("F11", "descriptors more than before, all processes", more, "", 0.0);
     for ((name, process), before) in watched.into_iter().zip(memory) {
         let grown = (process::resident(process) as f64 - before as f64) / 1024.0;
         most("F11", &format!("growth of the {name}"), grown, "KiB", GROWTH);

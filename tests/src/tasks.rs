@@ -49,16 +49,43 @@ pub fn wait(exec: &mut Exec, task: &str) -> Reply {
     })
 }
 
-/// Waits until some of a task is done, and not all of it; returns how many bytes.
+/// Waits until some of a task is done, and not all of it; returns how many bytes. None when it was done before
+/// anybody has seen it half way.
 #[must_use]
-pub fn half_way(exec: &mut Exec, task: &str) -> u64 {
+pub fn half_way(exec: &mut Exec, task: &str) -> Option<u64> {
     eventually("the task is half way", || {
         let now = status(exec, task);
-        assert_eq!(field(&now, "state"), "running", "too fast to be stopped: {}", now.text);
-        let done = number(&now, "bytesDone");
-        (done > 0).then_some(done)
+        match field(&now, "state").as_str() {
+            "done" => Some(None),
+            "queued" => None,
+            "running" => Some(number(&now, "bytesDone")).filter(|done| *done > 0).map(Some),
+            _ => panic!("{}", now.text),
+        }
     })
 }
+
+/// Does something in the middle of a copy of a [`tree`], or of its disk, to `copy` beside it. A copy that was done
+/// first, for which `work` is false, is made again with twice the data.
+///
+/// # Panics
+/// When copies are too fast here however much there is to copy, as on a file system that shares blocks.
+pub fn in_the_middle(place: &Path, mut work: impl FnMut() -> bool) {
+    for doubled in 0..3 {
+        if doubled > 0 {
+            dense(&place.join(DISK), MEBIBYTES << doubled);
+        }
+        if work() {
+            return;
+        }
+        let copy = place.join("copy");
+        let _ = std::fs::remove_dir_all(&copy).or_else(|_| std::fs::remove_file(&copy));
+    }
+    panic!("copies in {} are too fast to be stopped", place.display());
+}
+
+/// The disk of a [`tree`], and what it has at first.
+const DISK: &str = "tree/sub/disk";
+const MEBIBYTES: u64 = 1024;
 
 /// Writes a file of so many MiB of data.
 ///
@@ -86,9 +113,9 @@ pub fn names(place: &Path) -> Vec<String> {
 pub fn tree(instance: &Instance) -> PathBuf {
     let place = instance.public_directory("disks");
     std::fs::create_dir_all(place.join("tree/sub")).unwrap();
-    dense(&place.join("tree/sub/disk"), 1024);
+    dense(&place.join(DISK), MEBIBYTES);
     for number in 0..3 {
-        std::fs::hard_link(place.join("tree/sub/disk"), place.join(format!("tree/again{number}"))).unwrap();
+        std::fs::hard_link(place.join(DISK), place.join(format!("tree/again{number}"))).unwrap();
     }
     place
 }

@@ -2,11 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::Setup;
-use tests::tasks::{begin, dense, element, field, half_way, names, number, status, tree, wait};
+use tests::tasks::{
+    begin, dense, element, field, half_way, in_the_middle, names, number, status, tree, wait,
+};
 
 /// 4 GiB with 64 MiB of data scattered over it.
 fn sparse(path: &Path) {
@@ -52,20 +57,26 @@ fn progress_goes_up_and_a_stop_leaves_nothing() {
     let place = tree(&instance);
     let mut exec = instance.exec();
     for from in ["tree", "tree/sub/disk"] {
-        let task = begin(&mut exec, &place.join(from), &place.join("copy"));
-        let mut last = half_way(&mut exec, &task);
-        // From another session of the same user.
-        let mut other = instance.exec();
-        for _ in 0..3 {
-            let now = number(&status(&mut other, &task), "bytesDone");
-            assert!(now >= last, "{now} after {last}");
-            last = now;
-        }
-        let stopped = other.op("TaskManager_StopTask", &format!("<taskId>{task}</taskId>"));
-        assert_eq!(field(&stopped, "state"), "stopped", "{}", stopped.text);
-        assert_eq!(names(&place), ["tree"], "a stop leaves nothing");
-        let end = wait(&mut exec, &task);
-        assert!(number(&end, "bytesDone") < number(&end, "bytesTotal"), "{}", end.text);
+        in_the_middle(&place, || {
+            let task = begin(&mut exec, &place.join(from), &place.join("copy"));
+            let Some(mut last) = half_way(&mut exec, &task) else { return false };
+            // From another session of the same user.
+            let mut other = instance.exec();
+            for _ in 0..3 {
+                let now = number(&status(&mut other, &task), "bytesDone");
+                assert!(now >= last, "{now} after {last}");
+                last = now;
+            }
+            let stopped = other.op("TaskManager_StopTask", &format!("<taskId>{task}</taskId>"));
+            if field(&status(&mut other, &task), "state") == "done" {
+                return false;
+            }
+            assert_eq!(field(&stopped, "state"), "stopped", "{}", stopped.text);
+            assert_eq!(names(&place), ["tree"], "a stop leaves nothing");
+            let end = wait(&mut exec, &task);
+            assert!(number(&end, "bytesDone") < number(&end, "bytesTotal"), "{}", end.text);
+            true
+        });
     }
 }
 
@@ -79,12 +90,23 @@ fn a_reader_sees_the_old_file_until_the_new_one_is_complete() {
     let mut exec = instance.exec();
     let arguments = element("file", &from) + &element("destination", &to) + "<overwrite>1</overwrite>";
     let task = exec.op("FileManager_FileCopy", &arguments).out("taskId");
-    let mut seen = Vec::new();
-    while seen.last() != Some(&(256 << 20)) {
-        seen.push(to.metadata().unwrap().len());
-        seen.dedup();
-    }
-    assert!(seen == [3, 256 << 20] || seen == [256 << 20], "{seen:?}");
-    assert_eq!(field(&wait(&mut exec, &task), "state"), "done");
+    let (over, seen) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut seen = seen.lock().unwrap();
+            while !over.load(Ordering::SeqCst) {
+                seen.push(to.metadata().map(|facts| facts.len()).ok());
+                seen.dedup();
+            }
+        });
+        // However it ends, the reader ends too.
+        let end = std::panic::catch_unwind(AssertUnwindSafe(|| field(&wait(&mut exec, &task), "state")));
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(end.unwrap(), "done");
+    });
+    let mut seen = seen.into_inner().unwrap();
+    seen.push(Some(to.metadata().unwrap().len()));
+    seen.dedup();
+    assert!(seen == [Some(3), Some(256 << 20)] || seen == [Some(256 << 20)], "{seen:?}");
     assert_eq!(names(&place), ["new", "old"]);
 }

@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 use tests::programs::repository;
 
 /// Where promises are tied to tests.
-const DOCUMENTS: [&str; 4] =
-    ["SPECIFICATION.md", "docs/threat-model.md", "docs/cve-ledger.md", "docs/reliability.md"];
+const DOCUMENTS: [&str; 5] = [
+    "CONTRIBUTING.md",
+    "SPECIFICATION.md",
+    "docs/threat-model.md",
+    "docs/cve-ledger.md",
+    "docs/reliability.md",
+];
 
 fn read(document: &str) -> String {
     std::fs::read_to_string(repository().join(document)).unwrap_or_else(|error| panic!("{document}: {error}"))

@@ -30,7 +30,18 @@ fn answers(instance: &Instance) {
 }
 
 fn look(instance: &Instance) -> Samples {
-    parse(&scrape(&instance.layout.metrics_socket()))
+    timed(instance).0
+}
+
+/// Less than what waits for somebody else takes: five seconds.
+const AT_ONCE: Duration = Duration::from_secs(4);
+
+/// The figures, and how long it took to get them. Prometheus' parser takes its own time.
+fn timed(instance: &Instance) -> (Samples, Duration) {
+    let asked = Instant::now();
+    let text = scrape(&instance.layout.metrics_socket());
+    let took = asked.elapsed();
+    (parse(&text), took)
 }
 
 fn value(samples: &Samples, name: &str) -> f64 {
@@ -146,16 +157,14 @@ fn a_stopped_server_is_still_told_about() {
     eventually("the session", || (value(&look(&instance), "vmserverd_sessions{}") == 1.0).then_some(()));
     let core = instance.core();
     process::signal(core, Signal::STOP);
-    let asked = Instant::now();
-    let samples = look(&instance);
-    let took = asked.elapsed();
+    let (samples, took) = timed(&instance);
     // The session process does not need the core, and is counted without it.
     assert_eq!(exec.inc(2), 3);
     let later = look(&instance);
     process::signal(core, Signal::CONT);
     assert_eq!(value(&samples, "vmserverd_sessions{}"), 1.0);
     assert_eq!(grown(&samples, &later, "vmserverd_requests_total{op=inc,result=ok}"), 1.0);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     // A metrics process that is killed is started again, and knows what was counted.
     let first = teller(&instance);
     process::kill(first);
@@ -168,10 +177,11 @@ fn a_stopped_server_is_still_told_about() {
 fn who_tells_figures_can_do_nothing_else() {
     let instance = started(Setup::new());
     let teller = teller(&instance);
-    assert_eq!(process::status(teller, "NoNewPrivs").as_deref(), Some("1"));
+    // It answers at its socket before it has closed the walls around itself.
     eventually("a seccomp filter", || {
         (process::status(teller, "Seccomp").as_deref() == Some("2")).then_some(())
     });
+    assert_eq!(process::status(teller, "NoNewPrivs").as_deref(), Some("1"));
     for capabilities in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
         assert_eq!(
             process::status(teller, capabilities).as_deref(),
@@ -202,9 +212,9 @@ fn hostile_callers_hold_nobody_up() {
             stream
         })
         .collect();
-    let asked = Instant::now();
-    assert!(look(&instance).len() > 30);
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    let (samples, took) = timed(&instance);
+    assert!(samples.len() > 30);
+    assert!(took < AT_ONCE, "{took:?}");
     drop(silent);
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
     for (bytes, status) in [

@@ -120,11 +120,32 @@ fn modes_of_what_is_created() {
 
 #[test]
 fn nothing_that_is_built_or_packaged_is_set_uid() {
-    for name in ["vmware-authd", "vmserverd", "xtask"] {
+    for name in ["vmware-authd", "vmserverd", "vmx", "vmware-cmd", "xtask"] {
         let mode = programs::directory().join(name).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o6000, 0, "{name}");
     }
     check(&programs::repository().join("packaging"), &|path, mode| assert_eq!(mode & 0o6000, 0, "{path:?}"));
+}
+
+/// What a helper that asks PAM is started with: where programs are, and nothing of whoever started the gateway.
+#[test]
+fn helpers_have_a_path_and_no_other_environment() {
+    if !need_root("the environment of processes that hide it from their user") {
+        return;
+    }
+    let instance = Setup::new().hasty().plain().start();
+    assert_eq!(instance.tcp().try_login("nobody-at-all", "x"), "530 Login incorrect.");
+    let helper = |job: &str| {
+        tests::eventually("a helper", || {
+            let children = process::children(instance.monitor());
+            children.into_iter().find(|child| process::words(*child).iter().any(|word| word == job))
+        })
+    };
+    for (process, job) in [(helper("pam-helper"), "pam-helper"), (instance.net(), "net")] {
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
+        let environment = String::from_utf8(environment).unwrap();
+        assert_eq!(environment, "PATH=/usr/sbin:/usr/bin:/sbin:/bin\0", "{job}");
+    }
 }
 
 fn check(path: &Path, rule: &dyn Fn(&Path, u32)) {

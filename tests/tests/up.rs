@@ -139,7 +139,9 @@ fn an_ordinary_user_runs_an_instance() {
     let (owner, other) = (Account::new(), Account::new());
     let instance = Setup::new().tls().plain().hasty().owned_by(&owner).start();
     for child in process::descendants(instance.pid()) {
-        assert_eq!(process::uids(child), [owner.uid; 4], "{:?}", process::words(child));
+        let (words, uids) = (process::words(child), process::uids(child));
+        // Some ask a question and end.
+        assert!(uids == [owner.uid; 4] || !process::runs(child), "{uids:?}: {words:?}");
     }
     let callers = [&owner, &other].map(|account| Caller::new(CALLER, &instance, account));
     for client in [callers[0].unix(), callers[0].tcp()] {

@@ -798,6 +798,7 @@ fn completion(cmd: &Caller, cfg: &str) {
         assert!(some.iter().all(|word| offered.iter().any(|one| one == word)), "{words}: {offered:?}");
     }
     assert_eq!(offered("vmware-cmd /a.vmx getst"), ["getstate"]);
+    names_are_offered_and_not_expanded(&script);
     for (shell, file) in [("zsh", "_vmware-cmd"), ("fish", "vmware-cmd.fish")] {
         let what = format!("the completion of {shell} can be read");
         if skip::need_program(&what, shell) {
@@ -805,6 +806,38 @@ fn completion(cmd: &Caller, cfg: &str) {
             assert!(Command::new(shell).arg("-n").arg(file).status().unwrap().success(), "{what}");
         }
     }
+}
+
+/// Whoever makes a machine chooses its path, and the shell of somebody else offers it.
+fn names_are_offered_and_not_expanded(script: &Path) {
+    let place = tempfile::tempdir().unwrap();
+    let names =
+        ["/m/a b.vmx", "/m/$(touch ran).vmx", "/m/`touch ran`.vmx", "/m/it's \"$HOME\".vmx", "/m/*.vmx", "*"];
+    // A server with such machines.
+    let program = place.path().join("vmware-cmd");
+    fs::write(&program, format!("#!/bin/sh\ncat <<'X'\n{}\nX\n", names.join("\n"))).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let offered = |command: &str| {
+        // What a shell makes of the line with what is offered behind the quote that was typed.
+        let text = format!(
+            "source {}; for current in '/m' \\\"/m \\'/m; do COMP_WORDS=(vmware-cmd {command} \"$current\"); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _vmware_cmd; quote=${{current%/m}}; \
+             for word in \"${{COMPREPLY[@]}}\"; do eval \"printf '%s\\n' $quote$word$quote\"; done; done",
+            script.display()
+        );
+        let mut command = Command::new("bash");
+        command.args(["--norc", "-c", &text]).current_dir(place.path());
+        command.env("PATH", format!("{}:/usr/bin:/bin", place.path().display()));
+        let ran = feed(command, "");
+        assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
+        ran.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let below = names.iter().filter(|name| name.starts_with("/m")).map(|name| (*name).to_owned());
+    let expected: Vec<String> = below.collect();
+    for command in ["", "-s unregister", "watch"] {
+        assert_eq!(offered(command), expected.repeat(3), "{command}");
+    }
+    assert!(!place.path().join("ran").exists(), "a name was run as a command");
 }
 
 /// What is wrong is found, and the command that is printed repairs it.

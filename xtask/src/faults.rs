@@ -88,35 +88,67 @@ pub fn main(arguments: &Arguments) -> Result<()> {
     let binaries = Binaries::build()?;
     build_release(&["xtask", "vmcontrol"])?;
     let bin_dir = binaries.authd.parent().unwrap_or(Path::new("."));
-    let mut failed = Vec::new();
+    let (mut failed, mut left_out) = (Vec::new(), Vec::new());
     let mut rows = BTreeMap::new();
     for (number, (id, what)) in FAULTS.iter().enumerate().filter(|(_, (id, _))| asked(id)) {
         let start = Instant::now();
         let (passed, figures) = run(number + 1, id, bin_dir, arguments)?;
-        let held = passed && figures.iter().all(Figure::held);
-        let verdict = match (passed, held, figures.is_empty()) {
-            (false, ..) => "FAILED",
-            (true, _, true) => "left out",
-            (true, true, _) => "held",
-            (true, false, _) => "MISSED",
-        };
+        let verdict = Verdict::of(passed, &figures);
         let texts: Vec<String> = figures.iter().map(Figure::text).collect();
         println!(
-            "{id:<4} {verdict:<8} {what} ({:.0} s): {}",
+            "{id:<4} {:<8} {what} ({:.0} s): {}",
+            verdict.word(),
             start.elapsed().as_secs_f64(),
             texts.join("; ")
         );
-        if !held {
-            failed.push(*id);
+        match verdict {
+            Verdict::Held => {}
+            Verdict::LeftOut => left_out.push(*id),
+            Verdict::Failed | Verdict::Missed => failed.push(*id),
         }
         if !figures.is_empty() {
-            rows.insert(number, format!("| {id} | {what} | {} | {verdict} |", texts.join("<br>")));
+            rows.insert(number, format!("| {id} | {what} | {} | {} |", texts.join("<br>"), verdict.word()));
         }
     }
     if !arguments.short {
         write_page(&rows)?;
     }
-    if failed.is_empty() { Ok(()) } else { Err(format!("not held: {}", failed.join(", "))) }
+    let said = [("not held", failed), ("left out, nothing was measured", left_out)];
+    let said = said.iter().filter(|(_, ids)| !ids.is_empty());
+    let said: Vec<String> = said.map(|(what, ids)| format!("{what}: {}", ids.join(", "))).collect();
+    if said.is_empty() { Ok(()) } else { Err(said.join("; ")) }
+}
+
+/// How a fault came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Held,
+    /// A figure is above what is required.
+    Missed,
+    Failed,
+    /// The tests passed and measured nothing: what they need is not here. That is no success, and the page keeps the
+    /// row that it has.
+    LeftOut,
+}
+
+impl Verdict {
+    fn of(passed: bool, figures: &[Figure]) -> Self {
+        match (passed, figures) {
+            (false, _) => Verdict::Failed,
+            (true, []) => Verdict::LeftOut,
+            (true, figures) if figures.iter().all(Figure::held) => Verdict::Held,
+            (true, _) => Verdict::Missed,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Held => "held",
+            Verdict::Missed => "MISSED",
+            Verdict::Failed => "FAILED",
+            Verdict::LeftOut => "LEFT OUT",
+        }
+    }
 }
 
 /// Runs the tests of one fault; returns whether they passed, and what they measured.
@@ -185,6 +217,15 @@ mod tests {
         let places: Vec<_> = ["first", "new", "kept"].iter().map(|text| second.find(text).unwrap()).collect();
         assert!(places.is_sorted() && !second.contains("old"), "{second}");
         assert!(with_rows("no marks", &BTreeMap::new()).is_none());
+    }
+
+    #[test]
+    fn what_measured_nothing_has_not_held() {
+        let figure = |value| Figure { what: "x".into(), value, unit: String::new(), most: Some(1.0) };
+        assert_eq!(Verdict::of(true, &[]), Verdict::LeftOut);
+        assert_eq!(Verdict::of(true, &[figure(1.0)]), Verdict::Held);
+        assert_eq!(Verdict::of(true, &[figure(1.0), figure(2.0)]), Verdict::Missed);
+        assert_eq!(Verdict::of(false, &[figure(1.0)]), Verdict::Failed);
     }
 
     #[test]

@@ -140,8 +140,9 @@ impl Helper {
     }
 }
 
-/// A copy of this program for one of its other jobs, with the channel as descriptor 0, an empty
-/// environment, and a process group of its own: a Ctrl-C at the terminal is for the monitor.
+/// A copy of this program for one of its other jobs, with the channel as descriptor 0, PATH
+/// and nothing else in its environment, and a process group of its own: a Ctrl-C at the terminal is for the
+/// monitor.
 pub fn command(job: &str, channel: OwnedFd) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command

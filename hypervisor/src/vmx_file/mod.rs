@@ -35,6 +35,7 @@ pub use guests::{Family, GUESTS, Guest, guest};
 pub use identifiers::{Mac, Uuid};
 pub use store::{Outcome, update};
 pub use text::VmxFile;
+pub(crate) use text::decode;
 
 /// Values of a new machine, and what is assumed where nothing else is said. Ours, but for the two
 /// versions, which are those of the product's files.

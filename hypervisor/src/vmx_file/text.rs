@@ -1,5 +1,7 @@
 //! A .vmx file as text: from bytes and back without losing any.
 
+use std::borrow::Cow;
+
 use link::product_config::{MAX_FILE, ProductConfig};
 
 /// The configuration of a machine. See [the module](super).
@@ -13,11 +15,19 @@ pub struct VmxFile {
 
 /// How the bytes of the file become characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+pub(crate) enum Encoding {
     Utf8,
     /// One byte, one character. Files of old products are in the code page of their host, mostly
     /// windows-1252; for what matters here this is near enough, and every byte comes back.
     Latin1,
+}
+
+/// Text of the product's files: UTF-8, or else one byte, one character.
+pub(crate) fn decode(bytes: &[u8]) -> (Cow<'_, str>, Encoding) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Cow::Borrowed(text), Encoding::Utf8),
+        Err(_) => (bytes.iter().map(|&byte| char::from(byte)).collect(), Encoding::Latin1),
+    }
 }
 
 impl VmxFile {
@@ -33,10 +43,7 @@ impl VmxFile {
     /// Reads the contents of a file. Never fails: a line that is no setting is kept as it is.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let (text, encoding) = match std::str::from_utf8(bytes) {
-            Ok(text) => (text.to_owned(), Encoding::Utf8),
-            Err(_) => (bytes.iter().map(|&byte| char::from(byte)).collect(), Encoding::Latin1),
-        };
+        let (text, encoding) = decode(bytes);
         // The first line decides; files with both kinds of line ends are given one.
         let cr_lf = text.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r'));
         let plain: String = text.lines().flat_map(|line| [line.trim_end_matches('\r'), "\n"]).collect();

@@ -10,6 +10,7 @@
 //!
 //! A job whose result has arrived is on the disk. One that failed has left nothing behind.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -290,7 +291,8 @@ fn note(places: &Places, config: &str, rights: LogRights, event: &event_log::Eve
     }
 }
 
-/// Appends whole lines durably, in the place of a torn one; on failure the file is as it was.
+/// Appends whole lines durably, in the place of a torn one; on failure the file is as it was. A last line that is
+/// complete but for its end is given one ([`vm_list::is_unended_line`]); the journal has none that looks like it.
 fn append(path: &Path, lines: &[u8], mode: u32) -> io::Result<()> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (file, made) = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -306,10 +308,15 @@ fn append(path: &Path, lines: &[u8], mode: u32) -> io::Result<()> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
     }
     let (size, end) = whole_lines(&file)?;
+    let (end, lines) = if unended_line(&file, size, end)? {
+        (size, Cow::Owned([b"\n", lines].concat()))
+    } else {
+        (end, Cow::Borrowed(lines))
+    };
     if size != end {
         file.set_len(end)?;
     }
-    let result = file.write_all_at(lines, end).and_then(|()| file.sync_data());
+    let result = file.write_all_at(&lines, end).and_then(|()| file.sync_data());
     if result.is_err() {
         // Nobody may find half of it, nor a whole line that was called a failure.
         file.set_len(end)?;
@@ -339,6 +346,19 @@ fn whole_lines(file: &File) -> io::Result<(u64, u64)> {
         end = start;
     }
     Ok((size, 0))
+}
+
+/// Whether what is behind the last line end is a line.
+fn unended_line(file: &File, size: u64, end: u64) -> io::Result<bool> {
+    // Far more than a path, with everything escaped, can have.
+    const LONGEST: u64 = 16 << 10;
+    if !(1..=LONGEST).contains(&(size - end)) {
+        return Ok(false);
+    }
+    let mut last = Vec::new();
+    last.resize(usize::try_from(size - end).unwrap_or_default(), 0);
+    file.read_exact_at(&mut last, end)?;
+    Ok(vm_list::is_unended_line(&last))
 }
 
 /// Rewrites a list without some machines. A list that does not exist, or has none of them, stays.
@@ -423,6 +443,21 @@ mod tests {
         assert_eq!(read(&places.journal), "one\ntwo\n");
         assert_eq!(std::fs::metadata(&places.private).unwrap().mode() & 0o777, 0o644);
         assert_eq!(std::fs::metadata(&places.journal).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_last_line_without_its_end_survives() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = places(directory.path());
+        let read = || std::fs::read_to_string(&places.public).unwrap();
+        let before = "config \"/old.vmx\"\nconfig \"/last.vmx\"";
+        std::fs::write(&places.public, before).unwrap();
+        let done = carry_out(&places, &jobs(vec![Work::Add(List::Public, "/a.vmx".into(), None)]));
+        assert_eq!(done, [(1, Ok(()))]);
+        assert_eq!(read(), format!("{before}\nconfig \"/a.vmx\"\n"));
+        std::fs::write(&places.public, before).unwrap();
+        let done = carry_out(&places, &jobs(vec![Work::Remove("/old.vmx".into(), None)]));
+        assert_eq!((done, read().as_str()), (vec![(1, Ok(()))], "config \"/last.vmx\"\n"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! before our packages come, and the same and no more when they have gone.
 
 mod debian;
+mod scripts;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +27,7 @@ adduser --quiet --disabled-password --gecos '' alice
 echo 'alice:correct horse' | chpasswd
 useradd bob
 mkdir -p /etc/vmware /var/log/vmware /home/alice/old
-echo 'vmware.fullpath = "/usr/bin/vmware"' >/etc/vmware/config
+printf 'vmware.fullpath = "/usr/bin/vmware"' >/etc/vmware/config
 printf '# ours\nconfig "/home/alice/old/old.vmx"\n' >/etc/vmware/vm-list
 echo 'auth sufficient /lib/security/pam_unix2.so shadow nullok' >/etc/pam.d/vmware-authd
 cat >/home/alice/old/old.vmx <<'X'
@@ -93,6 +94,7 @@ fn from_install_to_purge_by_the_words_of_the_readme() {
     let [install, run, remove] = readme();
     follow(&debian, &install);
     say("installed");
+    nothing_is_set_uid(&debian);
     units_are_right(&debian);
     old_machines_are_there(&debian);
     a_connection_starts_both_services(&debian);
@@ -198,6 +200,22 @@ fn units_are_right(debian: &Debian) {
     assert_eq!(remarks, "");
 }
 
+/// No file that the packages have brought gives anybody more rights than he has.
+fn nothing_is_set_uid(debian: &Debian) {
+    let files = debian.must(
+        "dpkg -L vmserverd libvmcontrol1 | sort -u | while IFS= read -r path; do \
+         if [ -f \"$path\" ]; then find \"$path\" -prune -printf '%m %p\\n'; fi; done",
+    );
+    let programs = ["vmware-authd", "vmserverd", "vmx", "vmware-cmd"];
+    for program in programs {
+        assert!(files.lines().any(|line| line.ends_with(&format!("/{program}"))), "{program}: {files}");
+    }
+    for line in files.lines() {
+        let mode = line.split(' ').next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        assert!(mode.is_some_and(|mode| mode & 0o6000 == 0), "{line}");
+    }
+}
+
 /// What VMware Server has left is used as it is.
 fn old_machines_are_there(debian: &Debian) {
     let alice = |line: &str| good(line, &debian.user("alice", PASSWORD, line));
@@ -205,7 +223,9 @@ fn old_machines_are_there(debian: &Debian) {
     assert!(alice("vmware-cmd exec VM_INFO config=$HOME/old/old.vmx").contains("Old web server"));
     let events = alice("vmware-cmd exec VM_GetLastNEvents config=$HOME/old/old.vmx n=5");
     assert!(events.contains("<time>1141000000</time>") && events.contains("<user>marco</user>"), "{events}");
-    assert!(debian.must("cat /etc/vmware/config").starts_with("vmware.fullpath = \"/usr/bin/vmware\"\n"));
+    let config = debian.must("cat /etc/vmware/config");
+    assert!(config.starts_with("vmware.fullpath = \"/usr/bin/vmware\"\n"), "{config}");
+    assert!(config.ends_with("\nauthd.client.port = \"902\"\n"), "{config}");
     assert!(debian.must("cat /etc/pam.d/vmware-authd.vmware-server").contains("pam_unix2"));
 }
 

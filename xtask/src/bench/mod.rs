@@ -87,7 +87,7 @@ pub struct Arguments {
     /// Idle plain connections of P7; of TLS half as many
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     idle: usize,
-    /// Leave the peer out, for a quick look; nothing is written into docs/performance
+    /// Leave the peer out, for a quick look; nothing is written into docs/performance, as is no figure that lacks a side
     #[arg(long)]
     without_peer: bool,
     /// Longest wait for others to be quiet, before each phase
@@ -196,7 +196,10 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         });
         for outcome in outcomes.into_iter().filter(|outcome| wanted(outcome.target.id)) {
             println!("{}", outcome.text());
-            store.put(outcome.json(), &run);
+            match outcome.missing() {
+                None => store.put(outcome.json(), &run),
+                Some(why) => println!("       not kept: {why}"),
+            }
             all.push(outcome.json());
         }
         if write {

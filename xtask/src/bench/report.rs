@@ -124,13 +124,21 @@ impl Outcome {
         })
     }
 
-    /// `PASS`, `MISS`, or `SKIPPED` when nothing could be compared.
+    /// Why a side is missing, if one is: such an outcome takes the place of no whole one.
+    pub fn missing(&self) -> Option<&str> {
+        [&self.peer, &self.bound]
+            .into_iter()
+            .flatten()
+            .find_map(|side| side.as_ref().err().map(String::as_str))
+    }
+
+    /// `PASS`, `MISS`, or `SKIPPED` when a line has nothing to be compared with and no other is missed.
     pub fn verdict(&self) -> &'static str {
         let compared: Vec<Compared> = self.compared().collect();
-        if compared.is_empty() {
-            "SKIPPED"
-        } else if compared.iter().any(|compared| !compared.pass) {
+        if compared.iter().any(|compared| !compared.pass) {
             "MISS"
+        } else if compared.len() < self.target.lines.len() || compared.is_empty() {
+            "SKIPPED"
         } else if compared.iter().all(|compared| compared.stretch) {
             "PASS, stretch too"
         } else {
@@ -258,9 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn one_missed_line_is_a_miss_and_a_missing_peer_is_not() {
+    fn one_missed_line_is_a_miss_and_a_missing_peer_is_no_pass() {
         assert_eq!(outcome(&[8000.0], Ok(vec![2001.0])).verdict(), "MISS");
-        assert_eq!(outcome(&[8000.0], Err("absent".into())).verdict(), "PASS, stretch too");
+        assert_eq!(outcome(&[8000.0], Err("absent".into())).verdict(), "SKIPPED");
+        assert_eq!(outcome(&[8000.0], Err("absent".into())).missing(), Some("absent"));
+        assert_eq!(outcome(&[8000.0], Ok(vec![2000.0])).missing(), None);
         assert!(outcome(&[8000.0], Err("absent".into())).text().contains("peer SKIPPED (absent)"));
         assert_eq!(outcome(&[7000.0], Err("absent".into())).verdict(), "MISS");
     }

@@ -190,7 +190,14 @@ fn for_hours(chosen: &[String], hours: f64) -> Result<()> {
             .map(|(name, _)| name);
         if let Some(name) = next.filter(|_| missing > 0.0 && running.len() < width()) {
             let seconds = (missing.ceil() as u64).clamp(1, TURN);
-            running.push_back((name, Running::start(name, &Limit { seconds, executions: None })?));
+            match Running::start(name, &Limit { seconds, executions: None }) {
+                Ok(started) => running.push_back((name, started)),
+                // As one that failed: the others go on, and are waited for.
+                Err(why) => {
+                    used.remove(name);
+                    failed.push(why);
+                }
+            }
             continue;
         }
         let Some((name, first)) = running.pop_front() else {
