@@ -131,7 +131,7 @@ fn whoever_asks_while_a_machine_ends_is_answered_as_a_moment_later() {
     let mut exec = session(&instance, &account);
     assert!(ask(&mut exec, "VMRegister", &path).ok());
     let stop = format!("<config>{}</config><mode>hard</mode>", path.display());
-    let read = format!("<config>{}</config><offset>100000</offset><wait>60</wait>", path.display());
+    let read = format!("<config>{}</config><offset>100000</offset><wait>30</wait>", path.display());
     let mut sessions: Vec<Exec> = (0..8).map(|_| session(&instance, &account)).collect();
     for _ in 0..3 {
         assert!(ask(&mut exec, "VM_Start", &path).ok());
