@@ -832,8 +832,7 @@ fn names_are_offered_and_not_expanded(script: &Path) {
         assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
         ran.out.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    let below = names.iter().filter(|name| name.starts_with("/m")).map(|name| (*name).to_owned());
-    let expected: Vec<String> = below.collect();
+    let expected: Vec<&str> = names.into_iter().filter(|name| name.starts_with("/m")).collect();
     for command in ["", "-s unregister", "watch"] {
         assert_eq!(offered(command), expected.repeat(3), "{command}");
     }

@@ -355,8 +355,7 @@ fn unended_line(file: &File, size: u64, end: u64) -> io::Result<bool> {
     if !(1..=LONGEST).contains(&(size - end)) {
         return Ok(false);
     }
-    let mut last = Vec::new();
-    last.resize(usize::try_from(size - end).unwrap_or_default(), 0);
+    let mut last = vec![0; usize::try_from(size - end).unwrap_or_default()];
     file.read_exact_at(&mut last, end)?;
     Ok(vm_list::is_unended_line(&last))
 }
