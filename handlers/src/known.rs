@@ -30,7 +30,7 @@ use ops::vm_info::VmInfo;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::sync::Notify;
 
-use crate::machine::{Facts, Machine};
+use crate::machine::{Facts, Machine, Seen};
 use crate::{Core, User};
 
 /// What happens to a .vmx.
@@ -79,6 +79,8 @@ pub(crate) struct Known {
     pub(crate) mark: Mark,
     /// Everything, as of a machine that has no process.
     pub(crate) info: VmInfo,
+    /// Whether that includes if there are snapshots: the caller saw it, or the machine's process has told.
+    pub(crate) sure: bool,
     /// Uid of the owner of the .vmx.
     pub(crate) owner: u32,
     /// Whether the caller may operate it.
@@ -91,11 +93,13 @@ impl Known {
     fn of(machine: &Machine) -> Self {
         let facts = Facts::of(machine, None);
         let listed = ListedVm { config: machine.config.clone(), details: facts.details(machine) };
+        let Seen { info, sure } = facts.info(machine);
         let mut bytes = Vec::new();
         listed.write_element("vm", &mut ops::Out::new(&mut bytes));
         Known {
             mark: Mark::of(&machine.metadata),
-            info: facts.info(machine),
+            info,
+            sure,
             owner: machine.metadata.uid(),
             execute: machine.rights.execute,
             listed: bytes.into(),
@@ -247,6 +251,20 @@ impl Cache {
             }
         }
         known
+    }
+
+    /// Keeps whether a machine has snapshots, as its process has told, with what was known before it was
+    /// asked; unless something has happened to the machine since.
+    pub(crate) fn learn(&self, before: &Arc<Known>, has_snapshot: bool) {
+        let info = VmInfo { has_snapshot, ..before.info.clone() };
+        let known = Known { info, sure: true, listed: Arc::clone(&before.listed), ..**before };
+        let mut inner = self.lock();
+        self.catch_up(&mut inner);
+        if let Some(slot) = inner.kept.get_mut(before.info.config.as_str())
+            && slot.known.as_ref().is_some_and(|now| Arc::ptr_eq(now, before))
+        {
+            slot.known = Some(Arc::new(known));
+        }
     }
 
     /// Places the watches of a machine; false when that cannot be done. Also tells the mark under which it

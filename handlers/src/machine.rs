@@ -258,13 +258,18 @@ impl Facts {
         }
     }
 
-    /// Everything about the machine. May wait for a name service and the file system.
-    pub(crate) fn info(&self, machine: &Machine) -> VmInfo {
+    /// Everything about the machine. May wait for a name service and the file system. Whether there are
+    /// snapshots may have to be asked: see [`Seen`].
+    pub(crate) fn info(&self, machine: &Machine) -> Seen {
         let vmx = &machine.vmx;
         let adapter = vmx.network_adapters().first().and_then(|adapter| vmx.mac(adapter.number));
         let running = self.running.as_ref();
         let status = running.map(|running| &running.status);
-        VmInfo {
+        let snapshots = match status {
+            Some(status) => Some(status.has_snapshot),
+            None => snapshots(&machine.config).ok().map(|list| !list.is_empty()),
+        };
+        let info = VmInfo {
             config: machine.config.clone(),
             display_name: self.display_name.clone(),
             guest_os: guest_os(vmx),
@@ -282,22 +287,41 @@ impl Facts {
             mac_address: adapter.map(|mac| mac.to_string()).unwrap_or_default(),
             permissions: machine.rights.to_string(),
             run_as_user: Names::default().user(machine.metadata.uid()).to_owned(),
-            has_snapshot: status.map_or_else(|| has_snapshot(&machine.config), |status| status.has_snapshot),
+            // A list that cannot be read is one, at least.
+            has_snapshot: snapshots.unwrap_or(true),
             remote_connections: running.map_or(0, |running| running.remote_connections.into()),
             annotation: vmx.annotation().to_owned(),
             question: status.and_then(|status| status.question.as_ref()).map(question),
-        }
+        };
+        Seen { info, sure: snapshots.is_some() }
     }
+}
+
+/// What the caller can see of a machine himself.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Seen {
+    /// Everything.
+    pub(crate) info: VmInfo,
+    /// Whether he could also see if there are snapshots. Their list is the owner's file, so the machine's
+    /// process must be asked otherwise.
+    pub(crate) sure: bool,
 }
 
 fn guest_os(vmx: &VmxFile) -> String {
     vmx.guest_os().unwrap_or(defaults::GUEST_OS).to_owned()
 }
 
-/// Whether the list of snapshots beside a .vmx has one.
-fn has_snapshot(config: &ConfigPath) -> bool {
-    let list = VmxFile::load(&Path::new(config.as_str()).with_extension("vmsd"));
-    list.is_ok_and(|list| list.number("snapshot.numSnapshots").is_some_and(|count| count > 0))
+/// The list of snapshots beside a .vmx, as the process; without the file there are none. May wait for the
+/// file system.
+///
+/// # Errors
+/// As the system calls: mostly, that the list is for the owner of the machine only.
+pub(crate) fn snapshots(config: &ConfigPath) -> io::Result<Vec<control::Snapshot>> {
+    match VmxFile::load(&Path::new(config.as_str()).with_extension("vmsd")) {
+        Ok(list) => Ok(list.snapshots()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether more than the mode bits decides.
@@ -360,7 +384,7 @@ pub(crate) async fn visible(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, F
 /// As [`visible`]; -4 without the right to execute.
 pub(crate) async fn operable(ctx: &Ctx, config: &ConfigPath) -> Result<Machine, Failure> {
     let machine = visible(ctx, config).await?;
-    if machine.rights.execute { Ok(machine) } else { Err(Error::lacks_right(config, "rx").into()) }
+    if machine.rights.execute { Ok(machine) } else { Err(Error::no_access(config).into()) }
 }
 
 /// The machine of a path, if it exists for the caller, and how it is.

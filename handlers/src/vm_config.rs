@@ -45,7 +45,7 @@ async fn set_config(ctx: &Ctx, req: SetConfig) -> Result<ConfigReply, Failure> {
     let changes = changes(&req)?;
     let (machine, facts) = machine::seen(ctx, &req.config).await?;
     if !machine.rights.write {
-        return Err(Error::lacks_right(&req.config, "rw").into());
+        return Err(Error::no_access(&req.config).into());
     }
     // What can be refused is refused before anything is changed.
     apply(&mut machine.vmx.clone(), &changes, &facts)?;
@@ -206,7 +206,7 @@ async fn get_resource(ctx: &Ctx, req: GetResource) -> Result<ResourceReply, Fail
 async fn set_resource(ctx: &Ctx, req: SetResource) -> Result<ResourceReply, Failure> {
     let machine = machine::visible(ctx, &req.config).await?;
     if !machine.rights.write {
-        return Err(Error::lacks_right(&req.config, "rw").into());
+        return Err(Error::no_access(&req.config).into());
     }
     Err(no_resources().into())
 }

@@ -143,10 +143,7 @@ mod tests {
         assert_eq!((reply.width, reply.height, reply.format.as_str()), (720, 400, "PNG"));
         assert_eq!(reply.contents, "iVBORw==");
         stage.mode(0o600);
-        assert_eq!(
-            told(save_screenshot(&stage.ctx, shot("png")).await),
-            Error::lacks_right(&stage.config, "rx")
-        );
+        assert_eq!(told(save_screenshot(&stage.ctx, shot("png")).await), Error::no_access(&stage.config));
     }
 
     #[tokio::test]

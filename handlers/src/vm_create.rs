@@ -5,13 +5,17 @@
 //!   directory exists:   disk, .vmx, beside what is there ──────────▶ register
 //!                                    any failure ─▶ what was made is removed
 //! ```
+//!
+//! Of several who make the same machine at once one succeeds, and the others are told that it exists.
 
 use std::sync::Arc;
 
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use handlers_derive::handler;
 use hypervisor::vmdk::{self, CreateOptions, SECTOR};
@@ -19,10 +23,18 @@ use hypervisor::vmx_file::{Network, NewDisk, NewMachine, Uuid, VmxFile, defaults
 use ops::machine::{Create, CreateReply, NetworkType};
 use ops::value::{ConfigPath, HostPath, Size};
 use ops::{Error, ErrorCode};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, open, renameat_with};
+use rustix::io::Errno;
 
 use crate::disk::{self, MAX_SIZE};
 use crate::{Ctx, Failure, product, tree, vm_list};
+
+/// How long another one may take to make a machine in the same directory. Whoever can read the directory
+/// could hold its lock, so this is not for ever; without the lock only a loser's error is another one.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a machine is begun anew because its directory was made meanwhile.
+const ATTEMPTS: u32 = 4;
 
 /// Makes a machine for the caller.
 #[handler]
@@ -121,36 +133,85 @@ impl Undo {
     }
 }
 
+/// Why a machine was not made.
+enum NotMade {
+    /// The caller is told.
+    Told(Error),
+    /// Somebody else has made its directory meanwhile; perhaps for this machine.
+    DirectoryTaken(Error),
+}
+
+impl From<Error> for NotMade {
+    fn from(error: Error) -> Self {
+        NotMade::Told(error)
+    }
+}
+
 fn make(config: &ConfigPath, req: &Create) -> Result<Made, Error> {
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let attempt = attempts.next();
+        match try_to_make(config, req) {
+            Ok(made) => return Ok(made),
+            Err(NotMade::Told(error)) => return Err(error),
+            Err(NotMade::DirectoryTaken(error)) if attempt.is_none() => return Err(error),
+            Err(NotMade::DirectoryTaken(_)) => {}
+        }
+    }
+}
+
+/// Waits until nobody else makes a machine in a directory. None where it cannot be locked.
+fn turn(directory: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(directory, flags, Mode::empty()).ok()?;
+    let start = Instant::now();
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(directory),
+            Err(Errno::WOULDBLOCK) if start.elapsed() < TURN_WAIT => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+fn try_to_make(config: &ConfigPath, req: &Create) -> Result<Made, NotMade> {
     let path = Path::new(config.as_str());
     let (Some(directory), Some(stem)) = (path.parent(), path.file_stem().and_then(|stem| stem.to_str()))
     else {
-        return Err(Error::invalid("config", "names no file"));
+        return Err(Error::invalid("config", "names no file").into());
     };
-    if std::fs::symlink_metadata(path).is_ok() {
-        return Err(Error::new(ErrorCode::VmExists));
-    }
     let at = |error: &io::Error| Error::file(directory, error);
     let uuid = Uuid::random().map_err(|error| at(&error))?;
     let machine = machine(req, stem, uuid);
     let (dir_mode, file_mode) = if req.private { (0o700, 0o600) } else { (0o755, 0o644) };
     let new = match std::fs::metadata(directory) {
         Ok(facts) if facts.is_dir() => false,
-        Ok(_) => return Err(at(&io::ErrorKind::NotADirectory.into())),
+        Ok(_) => return Err(at(&io::ErrorKind::NotADirectory.into()).into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(at(&error)),
+        Err(error) => return Err(at(&error).into()),
     };
+    // The .vmx comes last: without this, who comes second would meet the disk of who came first.
+    let _turn = if new { None } else { turn(directory) };
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Err(Error::new(ErrorCode::VmExists).into());
+    }
     let place = if new { beside(directory, uuid)? } else { directory.to_owned() };
     let mut undo = Undo::default();
-    let result = (|| {
+    let result = (|| -> Result<(), NotMade> {
         if new {
             tree::make_directory(&place.to_string_lossy(), dir_mode).map_err(|error| at(&error))?;
             undo.directory = Some(place.clone());
         }
         fill(req, &machine, &place, path, file_mode, &mut undo)?;
         if new {
-            renameat_with(CWD, &place, CWD, directory, RenameFlags::NOREPLACE)
-                .map_err(|error| at(&error.into()))?;
+            renameat_with(CWD, &place, CWD, directory, RenameFlags::NOREPLACE).map_err(
+                |error| match error {
+                    Errno::EXIST => NotMade::DirectoryTaken(at(&error.into())),
+                    error => at(&error.into()).into(),
+                },
+            )?;
             sync_above(directory);
             undo.directory = Some(directory.to_owned());
             for file in &mut undo.files {
@@ -357,6 +418,52 @@ mod tests {
         let error = create(&core(&[]), request(&root.path().join("no/where/a.vmx"))).await.unwrap_err();
         assert!(error.to_string().contains("No such file or directory"), "{error}");
         assert_eq!(names(root.path()), ["web.vmdk", "web.vmx"]);
+    }
+
+    /// Makes one machine many times at once; says how often it was made.
+    async fn race(config: &Path) -> usize {
+        let ctx = core(&[]);
+        let all: Vec<_> = (0..8)
+            .map(|_| {
+                let (ctx, req) = (ctx.clone(), Create { register: false, ..request(config) });
+                tokio::spawn(async move { create(&ctx, req).await })
+            })
+            .collect();
+        let mut made = 0;
+        for one in all {
+            match one.await.unwrap() {
+                Ok(_) => made += 1,
+                Err(error) => assert_eq!(error.to_string(), "Virtual machine already exists (-20)"),
+            }
+        }
+        made
+    }
+
+    #[tokio::test]
+    async fn of_many_who_make_the_same_machine_one_succeeds() {
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let (new, there) =
+                (root.path().join(format!("new{round}")), root.path().join(format!("{round}")));
+            std::fs::create_dir(&there).unwrap();
+            for directory in [new, there] {
+                assert_eq!(race(&directory.join("a.vmx")).await, 1);
+                assert_eq!(names(&directory), ["a-s001.vmdk", "a.vmdk", "a.vmx"]);
+            }
+        }
+        assert!(names(root.path()).iter().all(|name| !name.starts_with('.')), "{:?}", names(root.path()));
+    }
+
+    #[tokio::test]
+    async fn a_locked_directory_only_takes_time() {
+        let root = tempfile::tempdir().unwrap();
+        let config = root.path().join("a/a.vmx");
+        std::fs::create_dir(root.path().join("a")).unwrap();
+        let held = turn(&root.path().join("a")).unwrap();
+        let start = Instant::now();
+        assert!(create(&core(&[]), request(&config)).await.is_ok());
+        assert!(start.elapsed() >= TURN_WAIT);
+        drop(held);
     }
 
     #[tokio::test]

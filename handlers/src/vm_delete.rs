@@ -74,7 +74,7 @@ async fn delete(ctx: &Ctx, req: Delete) -> Result<DeleteReply, Failure> {
     let machine = machine::visible(ctx, &req.config).await?;
     let state = machine::facts(ctx, &machine).await?.state;
     if !may_administer(&ctx.user, &machine) {
-        return Err(Error::lacks_right(&req.config, "rwx").into());
+        return Err(Error::no_access(&req.config).into());
     }
     match state.power {
         PowerState::Off => {}

@@ -8,22 +8,24 @@ use ops::value::{ConfigPath, Time};
 use ops::vm_info::{ConnectedUser, ConnectionType, Info, InfoReply, Who, WhoReply};
 
 use crate::known::{CACHE, Known};
-use crate::{Ctx, Failure, machine};
+use crate::machine::Seen;
+use crate::{Ctx, Failure, machine, vm_snapshot};
 
 /// Everything about a machine.
 #[handler]
 async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
     if !req.connect
         && let Some(known) = known(ctx, &req.config).await?
+        && known.sure
     {
         if req.mks && !known.execute {
-            return Err(Error::lacks_right(&req.config, "rx").into());
+            return Err(Error::no_access(&req.config).into());
         }
         return Ok(InfoReply { vm: known.info.clone() });
     }
     let machine = machine::visible(ctx, &req.config).await?;
     if req.mks && !machine.rights.execute {
-        return Err(Error::lacks_right(&req.config, "rx").into());
+        return Err(Error::no_access(&req.config).into());
     }
     if req.connect {
         let vmx = machine.descriptor()?;
@@ -35,14 +37,21 @@ async fn info(ctx: &Ctx, req: Info) -> Result<InfoReply, Failure> {
         // What is seen of a machine without a process is kept for the next question.
         let known = facts.running.is_none().then(|| CACHE.look(&user, &config));
         match known {
-            Some(Ok(known)) => known.info.clone(),
+            Some(Ok(known)) => (Seen { info: known.info.clone(), sure: known.sure }, Some(known), machine),
             // Gone since it was opened: what was seen then was true then.
-            _ => facts.info(&machine),
+            _ => (facts.info(&machine), None, machine),
         }
     };
-    let vm = tokio::task::spawn_blocking(look)
+    let (Seen { info: mut vm, sure }, known, machine) = tokio::task::spawn_blocking(look)
         .await
         .map_err(|error| Failure::internal("looking at a machine", error))?;
+    // As VM_HasSnapshot finds out. Should that fail, the rest is still worth telling.
+    if !sure && let Ok(list) = vm_snapshot::ask(ctx, &machine).await {
+        vm.has_snapshot = !list.is_empty();
+        if let Some(known) = known {
+            CACHE.learn(&known, vm.has_snapshot);
+        }
+    }
     Ok(InfoReply { vm })
 }
 
@@ -69,4 +78,41 @@ async fn who(ctx: &Ctx, req: Who) -> Result<WhoReply, Failure> {
         kind: if user.console { ConnectionType::Console } else { ConnectionType::Api },
     };
     Ok(WhoReply { config: req.config, users: users.into_iter().map(user).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::tests::Stage;
+    use hypervisor::control::{FromVmx, Snapshot, ToVmx};
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn a_list_of_snapshots_that_cannot_be_read_is_asked_for_once() {
+        let stage = Stage::new("config.version = \"8\"\n");
+        let info = async || {
+            let req = Info { config: stage.config.clone(), mks: false, connect: false };
+            info(&stage.ctx, req).await.unwrap().vm.has_snapshot
+        };
+        assert!(!info().await);
+        assert!(stage.script.asked().is_empty());
+        // Root reads every file, but no directory.
+        let list = Path::new(stage.config.as_str()).with_extension("vmsd");
+        std::fs::create_dir(&list).unwrap();
+        let one = Snapshot { id: 1, name: "n".into(), description: String::new(), time: 9, memory: false };
+        let one = FromVmx::OneSnapshot { request: 1, snapshot: one };
+        for (answer, there) in [(vec![one], true), (Vec::new(), false)] {
+            let done = FromVmx::Done { request: 1 };
+            stage.script.answer(Ok(answer.into_iter().chain([done]).collect()));
+            assert_eq!(info().await, there);
+            assert_eq!(stage.script.asked(), [ToVmx::ListSnapshots { request: 0 }]);
+            assert_eq!(info().await, there);
+            assert!(stage.script.asked().is_empty());
+            // Another list: it is asked for anew.
+            std::fs::remove_dir(&list).unwrap();
+            std::fs::create_dir(&list).unwrap();
+        }
+        stage.script.answer(Err(Error::no_such_vm()));
+        assert!(info().await);
+    }
 }

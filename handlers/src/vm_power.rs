@@ -202,7 +202,7 @@ mod tests {
         stage.mode(0o600);
         let ask = request(&stage, PowerMode::Hard, false);
         let error = told(start(&stage.ctx, Start { request: ask.clone() }).await);
-        assert_eq!(error, Error::lacks_right(&stage.config, "rx"));
+        assert_eq!(error, Error::no_access(&stage.config));
         assert_eq!(told(stop(&stage.ctx, Stop { request: ask }).await).code, ErrorCode::NoAccess);
         let error = told(pause(&stage.ctx, Pause { config: stage.config.clone() }).await);
         assert_eq!(error.code, ErrorCode::NoAccess);

@@ -1,13 +1,10 @@
 //! Snapshots of machines. Making and removing them is the machine's process's; the list of a machine
 //! that is not on is read from its file, as the caller.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use handlers_derive::handler;
 use hypervisor::control::{self, FromVmx, ToVmx};
-use hypervisor::vmx_file::VmxFile;
 use ops::Error;
 use ops::value::Time;
 use ops::vm_snapshot::{
@@ -101,11 +98,10 @@ async fn has_snapshot(ctx: &Ctx, req: HasSnapshot) -> Result<HasSnapshotReply, F
     let listed = match facts.running {
         Some(_) => ask(ctx, &machine).await?,
         None => {
-            let list = Path::new(req.config.as_str()).with_extension("vmsd");
-            let read = tokio::task::spawn_blocking(move || VmxFile::load(&list)).await;
+            let config = req.config.clone();
+            let read = tokio::task::spawn_blocking(move || machine::snapshots(&config)).await;
             match read.map_err(|error| Failure::internal("reading a list of snapshots", error))? {
-                Ok(list) => list.snapshots(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                Ok(list) => list,
                 // The owner of the machine may read it.
                 Err(_) => ask(ctx, &machine).await?,
             }
@@ -116,7 +112,10 @@ async fn has_snapshot(ctx: &Ctx, req: HasSnapshot) -> Result<HasSnapshotReply, F
 }
 
 /// What the machine's process lists.
-async fn ask(ctx: &Ctx, machine: &Machine) -> Result<Vec<control::Snapshot>, Failure> {
+///
+/// # Errors
+/// As [`Core::ask_machine`](crate::Core::ask_machine).
+pub(crate) async fn ask(ctx: &Ctx, machine: &Machine) -> Result<Vec<control::Snapshot>, Failure> {
     let ask = ToVmx::ListSnapshots { request: 0 };
     let answer = ctx.core.ask_machine(machine.config.as_str(), machine.descriptor()?, ask).await?;
     let one = |message| match message {
@@ -138,6 +137,7 @@ mod tests {
     use hypervisor::control::State;
     use ops::ErrorCode;
     use ops::machine::PowerState;
+    use std::path::Path;
 
     const VMX: &str = "config.version = \"8\"\n";
 

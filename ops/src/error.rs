@@ -211,10 +211,11 @@ impl Error {
         Self::with(ErrorCode::NoAccess, what)
     }
 
-    /// The caller can see the machine `config`, but its .vmx does not give him `rights`, such as `rx`: -4.
+    /// The caller can see the machine `config`, but its .vmx does not give him a right: -4. Which one it
+    /// takes is said on the page of the operation: programs compare the text, and it ends with the path.
     #[must_use]
-    pub fn lacks_right(config: impl fmt::Display, rights: &str) -> Self {
-        Self::no_access(format_args!("{config}: this takes the rights {rights} on that file; see chmod(1)"))
+    pub fn lacks_right(config: impl fmt::Display, _rights: &str) -> Self {
+        Self::no_access(config)
     }
 
     /// A call of the file system failed for `path`.

@@ -9,9 +9,14 @@ use link::product_config::{MAX_FILE, ProductConfig};
 pub struct VmxFile {
     config: ProductConfig,
     encoding: Encoding,
+    /// It begins with [`MARK`].
+    marked: bool,
     /// Lines end with CR LF.
     cr_lf: bool,
 }
+
+/// The byte order mark of UTF-8. Some editors put it before the first line; it belongs to no key.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How the bytes of the file become characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +42,21 @@ impl VmxFile {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
-        VmxFile { config: ProductConfig::default(), encoding: Encoding::Utf8, cr_lf: false }
+        VmxFile { config: ProductConfig::default(), encoding: Encoding::Utf8, marked: false, cr_lf: false }
     }
 
     /// Reads the contents of a file. Never fails: a line that is no setting is kept as it is.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
+        let (marked, bytes) = match bytes.strip_prefix(MARK) {
+            Some(rest) => (true, rest),
+            None => (false, bytes),
+        };
         let (text, encoding) = decode(bytes);
         // The first line decides; files with both kinds of line ends are given one.
         let cr_lf = text.split_once('\n').is_some_and(|(line, _)| line.ends_with('\r'));
         let plain: String = text.lines().flat_map(|line| [line.trim_end_matches('\r'), "\n"]).collect();
-        VmxFile { config: ProductConfig::parse(&plain), encoding, cr_lf }
+        VmxFile { config: ProductConfig::parse(&plain), encoding, marked, cr_lf }
     }
 
     /// The contents of the file, every line ended.
@@ -57,12 +66,14 @@ impl VmxFile {
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = self.config.text();
         let text = if self.cr_lf { text.replace('\n', "\r\n") } else { text };
+        let mut bytes = if self.marked { MARK.to_vec() } else { Vec::new() };
         match self.encoding {
-            Encoding::Utf8 => text.into_bytes(),
+            Encoding::Utf8 => bytes.extend_from_slice(text.as_bytes()),
             Encoding::Latin1 => {
-                text.chars().map(|character| u8::try_from(character).unwrap_or(b'?')).collect()
+                bytes.extend(text.chars().map(|character| u8::try_from(character).unwrap_or(b'?')));
             }
         }
+        bytes
     }
 
     /// The value of a key, without regard to case.
@@ -156,6 +167,26 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_key() {
+        let files: [&[u8]; 4] = [
+            b"\xef\xbb\xbfdisplayName = \"caf\xc3\xa9\"\r\nmemsize = \"64\"\r\n",
+            b"\xef\xbb\xbfdisplayName = \"caf\xe9\"\n",
+            b"\xef\xbb\xbf#!/usr/bin/vmware\ndisplayName = \"caf\xc3\xa9\"\n",
+            b"\xef\xbb\xbf",
+        ];
+        for file in files {
+            let mut vmx = VmxFile::parse(file);
+            assert_eq!(vmx.to_bytes(), file);
+            let there = file.len() > MARK.len();
+            assert_eq!(vmx.get("displayName"), there.then_some("caf\u{e9}"));
+            // The line is changed, no second one is added, and the mark stays where it was.
+            vmx.set("displayName", "bar");
+            assert_eq!(VmxFile::parse(&vmx.to_bytes()).settings().first(), Some(&("displayName", "bar")));
+            assert_eq!(vmx.to_bytes().windows(3).filter(|part| *part == MARK).count(), 1);
+        }
+    }
+
+    #[test]
     fn a_value_stays_a_value() {
         let mut vmx = VmxFile::parse(b"memsize = \"64\"\r\n");
         vmx.set("displayName", "x\"\r\nide0:0.fileName = \"/etc/shadow");
@@ -182,7 +213,7 @@ mod tests {
             prop_assert_eq!(VmxFile::parse(&written).to_bytes(), written.clone());
             let plain = |bytes: &[u8]| bytes.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect::<Vec<_>>();
             prop_assert_eq!(plain(&written), plain(&bytes));
-            let ended = bytes.is_empty() || bytes.ends_with(b"\n");
+            let ended = bytes.is_empty() || bytes == MARK || bytes.ends_with(b"\n");
             let lines = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte == b'\n').count();
             prop_assert_eq!(lines(&written), lines(&bytes) + usize::from(!ended));
         }

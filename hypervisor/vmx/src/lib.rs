@@ -31,6 +31,7 @@ pub mod boot;
 pub mod chips;
 pub mod driver;
 pub mod drives;
+pub mod failure;
 pub mod firmware;
 pub mod machine;
 pub mod medium;

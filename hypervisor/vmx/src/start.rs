@@ -11,6 +11,7 @@ use hypervisor::vmx_file::{self, VmxFile};
 
 use crate::board::Facts;
 use crate::boot::Kernel;
+use crate::failure::told_of;
 use crate::firmware::{self, Firmware};
 use crate::machine::{self, Boot, Listeners, Machine};
 use crate::plan::Plan;
@@ -48,9 +49,7 @@ impl MachineLock {
     /// `WouldBlock` when another process has it; otherwise as the system calls.
     pub fn take(config: &Path) -> io::Result<Self> {
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-        let mut path = config.as_os_str().to_owned();
-        path.push(".lck");
-        let path = PathBuf::from(path);
+        let path = lock_path(config);
         // The file may be removed between opening and locking it: then it is another one's.
         for _ in 0..100 {
             let mut options = File::options();
@@ -70,6 +69,14 @@ impl MachineLock {
         }
         Err(io::Error::new(io::ErrorKind::WouldBlock, "its lock file changes all the time"))
     }
+}
+
+/// The lock file of the machine at `config`.
+#[must_use]
+pub fn lock_path(config: &Path) -> PathBuf {
+    let mut path = config.as_os_str().to_owned();
+    path.push(".lck");
+    path.into()
 }
 
 impl Drop for MachineLock {
@@ -220,7 +227,10 @@ impl Session {
         }
         if vmx.suspend_state().is_some() {
             // Before the guest runs: what it does to its disks makes the state worthless.
-            self.set_keys(&[(STATE_KEY, "")]).map_err(|error| init(&error))?;
+            self.set_keys(&[(STATE_KEY, "")]).map_err(|error| {
+                let (code, text) = told_of(&self.config, &error, code::INIT_FAILED);
+                NotStarted::Failed(code, text)
+            })?;
             let old = vmx.suspend_state().map(|name| self.directory.join(name));
             if old.as_ref().is_some_and(|old| old.parent() == Some(&self.directory)) {
                 let _ = std::fs::remove_file(old.unwrap_or_default());

@@ -109,7 +109,7 @@ for my $case (
     [ 'port 70000', sub { $server->connect(VMware::VmPerl::ConnectParams::new('h', 70000)) } ],
     [ 'port http', sub { $server->connect(VMware::VmPerl::ConnectParams::new('h', 'http')) } ],
     [ 'host with a line end', sub { $server->connect(VMware::VmPerl::ConnectParams::new("h\n")) } ],
-    [ 'host in Latin-1', sub { $server->connect(VMware::VmPerl::ConnectParams::new("h\xe9")) } ],
+    [ 'host that is no UTF-8', sub { $server->connect(VMware::VmPerl::ConnectParams::new("h\xed\xa0\x80")) } ],
     [ 'two documents', sub { $server->exec('<exec><op>inc</op></exec><exec/>') } ],
     [ 'time-out 0', sub { $server->set_timeout(0) } ],
     [ 'time-out of another id', sub { $server->set_timeout(2, 1000) } ],

@@ -73,7 +73,14 @@ is(
 );
 is(VMware::VmPerl::Reply::request('Op', key => "\x{20ac}"), "<exec><op>Op</op><in><key>\xe2\x82\xac</key></in></exec>", 'characters are encoded');
 is(VMware::VmPerl::Reply::request('Op', key => "\xe2\x82\xac"), "<exec><op>Op</op><in><key>\xe2\x82\xac</key></in></exec>", 'octets are kept');
-for my $case ([ 'Latin-1', "\xe9" ], [ 'NUL', "a\0" ], [ 'a control character', "\x1b" ], [ 'U+FFFE', "\x{fffe}" ], [ 'a surrogate', "\xed\xa0\x80" ], [ 'undef', undef ]) {
+# Characters, however Perl keeps them.
+my ($plain, $wide) = ("M\x{e4}rz", "M\x{e4}rz");
+utf8::downgrade($plain);
+utf8::upgrade($wide);
+is(VMware::VmPerl::Reply::escape(key => $_), "M\xc3\xa4rz", 'characters below 256') for $plain, $wide;
+is(VMware::VmPerl::Reply::escape(key => "\x{e4}\x{20ac}"), "\xc3\xa4\xe2\x82\xac", 'and others');
+is($plain, "M\x{e4}rz", "the script's own string stays");
+for my $case ([ 'NUL', "a\0" ], [ 'a control character', "\x1b" ], [ 'U+FFFE', "\x{fffe}" ], [ 'a surrogate', "\xed\xa0\x80" ], [ 'undef', undef ]) {
     eval { VMware::VmPerl::Reply::request('Op', key => $case->[1]) };
     is(ref $@ && $@->[0], -3, "$case->[0] in a request: -3");
 }

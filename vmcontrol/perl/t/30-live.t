@@ -164,6 +164,9 @@ is($vm->get_config('DISPLAYNAME'), 'Perl test', 'without regard to case');
 fails($vm, $vm->get_config('no.such.key'), VM_E_NOPROPERTY, qr/^No such property: no\.such\.key/, 'no such key');
 ok_and_clean($vm, $vm->set_config('annotation', "<caf\x{e9}> & \x{20ac}|\"\x{1f600}"), 1, 'setting one');
 is($vm->get_config('annotation'), "<caf\xc3\xa9> & \xe2\x82\xac|\"\xf0\x9f\x98\x80", 'and reading it, as octets');
+# Not kept as UTF-8 by Perl, and characters all the same.
+ok_and_clean($vm, $vm->set_config('annotation', "M\x{e4}rz"), 1, 'setting one with characters below 256');
+is($vm->get_config('annotation'), "M\xc3\xa4rz", 'and reading it');
 is_deeply({ name => $vm->get_config('no.such.key'), next => 1 }, { name => undef, next => 1 }, 'a failure in a list is one undef');
 my @product = (4, 2, 44356, 1, 0, 3);
 ok_and_clean($vm, $vm->get_product_info($_), $product[ $_ - 1 ], "product information $_") for 1 .. 6;

@@ -8,6 +8,7 @@ use hypervisor::control::State;
 use super::Driver;
 use super::events::Report;
 use super::power::close;
+use crate::failure::{Failure, told};
 use crate::plan::Plan;
 use crate::queue::{self, Power, Standing, Verdict, admit, code};
 use crate::snapshots;
@@ -26,7 +27,7 @@ impl Driver {
     }
 
     /// The plan of the machine that runs, or of the one that would.
-    pub(super) fn plan_now(&self) -> Result<Plan, (i32, String)> {
+    pub(super) fn plan_now(&self) -> Result<Plan, Failure> {
         if let Some(plan) = &self.plan {
             return Ok(plan.clone());
         }
@@ -54,7 +55,7 @@ impl Driver {
             if let Some(machine) = machine.filter(|_| running) {
                 machine.run();
             }
-            Report::SnapshotMade(made.map_err(|error| error.to_string()))
+            Report::SnapshotMade(made.map_err(|error| told(&error, code::UNSPECIFIED)))
         });
     }
 
@@ -76,7 +77,7 @@ impl Driver {
                 let _ = close(&machine);
             }
             let reverted = snapshots::revert(&session, &plan, id);
-            Report::Reverted(reverted.map_err(|error| (code::UNSPECIFIED, error.to_string())))
+            Report::Reverted(reverted.map_err(|error| told(&error, code::UNSPECIFIED)))
         });
     }
 

@@ -9,6 +9,7 @@ use super::power::reset;
 use super::questions::Decides;
 use crate::board::Stop;
 use crate::chips::Effect;
+use crate::failure::{Failure, told};
 use crate::queue::code;
 use crate::redo::Choice;
 use crate::snapshots::Removed;
@@ -32,12 +33,12 @@ pub(super) enum Report {
         why: String,
         text: String,
     },
-    Suspended(Result<Vec<FromVmx>, String>),
+    Suspended(Result<Vec<FromVmx>, Failure>),
     Paused,
     Reset(Result<(), String>),
     Class(HostClass),
-    SnapshotMade(Result<(u32, Vec<(String, PathBuf)>), String>),
-    Reverted(Result<Option<PathBuf>, (i32, String)>),
+    SnapshotMade(Result<(u32, Vec<(String, PathBuf)>), Failure>),
+    Reverted(Result<Option<PathBuf>, Failure>),
     SnapshotsRemoved(Removed),
 }
 
@@ -131,9 +132,12 @@ impl Driver {
             Report::Suspended(Ok(outputs)) => {
                 self.end(request, State::Suspended, "Virtual machine was suspended.", outputs);
             }
-            Report::Suspended(Err(text)) => {
-                self.speaker.notice(Severity::Error, text.clone());
-                self.answer(request, Err((code::UNSPECIFIED, text)));
+            Report::Suspended(Err((code, text))) => {
+                let notice = format!("Virtual machine could not be suspended: {text}");
+                self.speaker.notice(Severity::Error, notice.clone());
+                // Of a shortage a client is told the path and the reason.
+                let text = if code == code::NO_RESOURCES { text } else { notice };
+                self.answer(request, Err((code, text)));
             }
             Report::SnapshotMade(Ok((id, disks))) => {
                 self.use_disks(&disks);
@@ -146,11 +150,11 @@ impl Driver {
                 if let Err(error) = &result {
                     self.speaker.notice(Severity::Error, format!("Snapshots could not be removed: {error}."));
                 }
-                self.answer(request, result.map_err(|error| (code::UNSPECIFIED, error.to_string())));
+                self.answer(request, result.map_err(|error| told(&error, code::UNSPECIFIED)));
             }
-            Report::SnapshotMade(Err(text)) => {
+            Report::SnapshotMade(Err((code, text))) => {
                 self.speaker.notice(Severity::Error, text.clone());
-                self.answer(request, Err((code::UNSPECIFIED, text)));
+                self.answer(request, Err((code, text)));
             }
             Report::Reverted(Ok(state)) => {
                 self.plan = None;

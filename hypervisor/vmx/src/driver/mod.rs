@@ -40,6 +40,7 @@ use link::logfile::Sink;
 use tokio::sync::{Notify, mpsc};
 use tokio_seqpacket::UnixSeqpacketListener;
 
+use crate::failure::{Failure, told, told_of};
 use crate::machine::{Listeners, Machine};
 use crate::plan::Plan;
 use crate::queue::{self, Power, code};
@@ -213,17 +214,16 @@ impl Driver {
         firmware: &str,
         kvm: OwnedFd,
         file: std::fs::File,
-    ) -> Result<Parts, (i32, String)> {
+    ) -> Result<Parts, Failure> {
         let config = PathBuf::from(config);
         let directory = config.parent().filter(|_| config.is_absolute()).map(PathBuf::from);
         let directory =
             directory.ok_or((code::INVALID_VM, "the path of the .vmx is not absolute".to_owned()))?;
         let lock = MachineLock::take(&config).map_err(|error| {
-            let text = match error.kind() {
-                io::ErrorKind::WouldBlock => "another process runs this virtual machine".to_owned(),
-                _ => format!("cannot lock the virtual machine: {error}"),
-            };
-            (code::INIT_FAILED, text)
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return (code::INIT_FAILED, "another process runs this virtual machine".to_owned());
+            }
+            told_of(&start::lock_path(&config), &error, code::INIT_FAILED)
         })?;
         let firmware = if firmware.is_empty() { firmware::DIRECTORY } else { firmware };
         let session = Session { config, directory, firmware: firmware.into(), kvm, file, lock };
@@ -320,7 +320,7 @@ impl Driver {
     }
 
     /// The answer to a request of the core; requests of the guest have number 0 and get none.
-    fn answer(&self, request: u32, result: Result<(), (i32, String)>) {
+    fn answer(&self, request: u32, result: Result<(), Failure>) {
         match result {
             _ if request == 0 => {}
             Ok(()) => self.speaker.done(request),
@@ -356,8 +356,7 @@ impl Driver {
             }
             ToVmx::ListSnapshots { .. } => {
                 let list = snapshots::List::read(&self.session);
-                let list =
-                    list.map_err(|error| (code::UNSPECIFIED, format!("the list of snapshots: {error}")));
+                let list = list.map_err(|error| told(&error, code::UNSPECIFIED));
                 for entry in list.iter().flat_map(|list| &list.entries) {
                     self.speaker.say(FromVmx::OneSnapshot { request, snapshot: entry.about.clone() });
                 }

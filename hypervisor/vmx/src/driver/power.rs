@@ -8,6 +8,7 @@ use hypervisor::control::{FromVmx, HostClass, MAX_CHUNK, Severity, State};
 use super::Driver;
 use super::events::Report;
 use super::questions::Decides;
+use crate::failure::{Failure, told, told_of};
 use crate::machine::Machine;
 use crate::medium::Medium;
 use crate::queue::{NO_TOOLS, Power, Standing, Verdict, admit, code};
@@ -256,26 +257,29 @@ pub(super) fn suspend(
     machine: &Machine,
     uptime: u64,
     running: bool,
-) -> Result<Vec<FromVmx>, String> {
+) -> Result<Vec<FromVmx>, Failure> {
     machine.pause();
     let file = session.state_file();
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let flushed = machine.board().flush().map_err(|error| error.to_string());
+    let flushed = machine.board().flush().map_err(|error| told(&error, code::UNSPECIFIED));
     let result = flushed
-        .and_then(|()| machine.save(&file, uptime).map_err(|error| error.to_string()))
-        .and_then(|()| session.set_keys(&[(STATE_KEY, &name)]).map_err(|error| error.to_string()));
+        .and_then(|()| machine.save(&file, uptime).map_err(|error| told(&error, code::UNSPECIFIED)))
+        .and_then(|()| {
+            let entered = session.set_keys(&[(STATE_KEY, &name)]);
+            entered.map_err(|error| told_of(&session.config, &error, code::UNSPECIFIED))
+        });
     match result {
         Ok(()) => {
             let outputs = last_outputs(machine);
-            close(machine)?;
+            close(machine).map_err(|text| (code::UNSPECIFIED, text))?;
             Ok(outputs)
         }
-        Err(text) => {
+        Err(failure) => {
             let _ = std::fs::remove_file(&file);
             if running {
                 machine.run();
             }
-            Err(format!("Virtual machine could not be suspended: {text}"))
+            Err(failure)
         }
     }
 }

@@ -48,12 +48,13 @@ impl List {
     /// Reads the list; a machine without one has no snapshots.
     ///
     /// # Errors
-    /// As the system calls.
-    pub fn read(session: &Session) -> io::Result<Self> {
-        match VmxFile::load(&list_path(session)) {
+    /// [`Error::File`].
+    pub fn read(session: &Session) -> Result<Self, Error> {
+        let path = list_path(session);
+        match VmxFile::load(&path) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(List::default()),
-            Err(error) => Err(error),
+            Err(error) => Err(file(&path)(error)),
         }
     }
 
@@ -115,7 +116,7 @@ impl List {
     pub(super) fn write(&self, session: &Session) -> Result<(), Error> {
         let path = list_path(session);
         let text = self.text();
-        let failed = file("the list of snapshots");
+        let failed = file(&path);
         match text.create(&path, 0o600) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let change = |old: &mut VmxFile| {

@@ -44,10 +44,10 @@ pub enum Error {
     #[error("{0}")]
     Disk(#[from] vmdk::Error),
     /// The configuration, or the list.
-    #[error("{what}: {source}")]
+    #[error("{}: {source}", path.display())]
     File {
         /// Which.
-        what: &'static str,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -68,8 +68,8 @@ pub enum Error {
     TooMany,
 }
 
-fn file(what: &'static str) -> impl Fn(io::Error) -> Error {
-    move |source| Error::File { what, source }
+fn file(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::File { path: path.to_owned(), source }
 }
 
 /// The disks that take part.
@@ -103,7 +103,7 @@ fn make_children(parents: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut made = Vec::new();
     for parent in parents {
         let result = child_path(parent).ok_or_else(|| io::Error::other("no name is free for a new disk"));
-        let result = result.map_err(file("snapshot")).and_then(|child| {
+        let result = result.map_err(file(parent)).and_then(|child| {
             let options = CreateOptions {
                 parent: parent.file_name().map(PathBuf::from),
                 mode: 0o600,
@@ -137,7 +137,7 @@ fn enter(session: &Session, disks: &[(String, PathBuf)], forget_state: bool) -> 
         keys.push((STATE_KEY.to_owned(), String::new()));
     }
     let keys: Vec<(&str, &str)> = keys.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    session.set_keys(&keys).map_err(file("the configuration"))
+    session.set_keys(&keys).map_err(file(&session.config))
 }
 
 /// Makes a snapshot. `machine`, if there is one, stands still; with `memory` its memory is kept, too,
@@ -154,7 +154,7 @@ pub fn create(
     uptime: u64,
 ) -> Result<(u32, Vec<(String, PathBuf)>), Error> {
     let (display, description, memory) = about;
-    let mut list = List::read(session).map_err(file("the list of snapshots"))?;
+    let mut list = List::read(session)?;
     if list.entries.len() >= MOST {
         return Err(Error::TooMany);
     }
@@ -234,7 +234,7 @@ fn put_disks(machine: &Machine, drives: &[&PlannedDrive], paths: &[PathBuf]) -> 
 /// # Errors
 /// [`Error`].
 pub fn revert(session: &Session, plan: &Plan, id: Option<u32>) -> Result<Option<PathBuf>, Error> {
-    let list = List::read(session).map_err(file("the list of snapshots"))?;
+    let list = List::read(session)?;
     let wanted = |entry: &&Entry| id.is_none_or(|id| entry.about.id == id);
     let entry = list.entries.iter().rev().find(wanted).ok_or(Error::None)?;
     let parents: Vec<PathBuf> = entry.disks.iter().map(|(_, name)| session.directory.join(name)).collect();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use hypervisor::vmdk::{Disk, Merge, Mode};
 
 use super::list::{List, Removal};
-use super::{Error, base, disks, enter, file, make_children, name, put_disks, remove, take_disks};
+use super::{Error, base, disks, enter, make_children, name, put_disks, remove, take_disks};
 use crate::machine::Machine;
 use crate::medium::Medium;
 use crate::plan::{Plan, PlannedDrive};
@@ -63,7 +63,7 @@ struct Removing<'a> {
 
 impl Removing<'_> {
     fn all(&mut self) -> Result<(), Error> {
-        let mut list = List::read(self.session).map_err(file("the list of snapshots"))?;
+        let mut list = List::read(self.session)?;
         let Some(removal) = self.what(&list)? else { return Ok(()) };
         let states: Vec<PathBuf> = list
             .entries

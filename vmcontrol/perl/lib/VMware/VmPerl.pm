@@ -175,7 +175,8 @@ The file of certificates seen.
 
 =head1 STRINGS
 
-Arguments are character strings or UTF-8 octets; anything else is -3. What comes back is UTF-8 octets.
+Arguments are character strings or UTF-8 octets: a string that is no UTF-8 as octets, such as C<"\x{e4}">, is
+characters. Surrogates and what XML cannot carry are -3. What comes back is UTF-8 octets.
 
 =head1 SEE ALSO
 

@@ -46,12 +46,15 @@ sub escape {
     return $bytes;
 }
 
-# A string of the script as UTF-8 octets: character strings are encoded, octets must be UTF-8.
+# A string of the script as UTF-8 octets. Perl does not say what a string is. One with characters above 255, or that
+# Perl keeps as UTF-8 itself, is characters; so is one that would be no UTF-8 as octets, such as "\x{e4}". Only what is
+# left is octets: what a script has read from a file or its command line, or from us.
 sub octets {
     my ($name, $value) = @_;
     VMware::VmPerl::Constants::fail('INVALIDARGS', "$name is not defined") if !defined $value;
     my $bytes = "$value";
-    if (utf8::is_utf8($bytes)) {
+    my $octets = $bytes;
+    if (utf8::is_utf8($bytes) || !utf8::decode($octets)) {
         utf8::encode($bytes);
     }
     # Not the built-in utf8::decode alone: it is the lax form, which takes surrogates too.
