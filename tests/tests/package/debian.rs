@@ -14,8 +14,9 @@ const PROGRAMS: [&str; 6] = ["mmdebstrap", "systemd-nspawn", "nsenter", "dpkg-sh
 /// Where packages come from.
 const ARCHIVE: &str = "deb.debian.org";
 
-/// What our packages depend on; downloaded beforehand, as the machine that is booted has no network.
-const NEEDED: &str = "seabios logrotate cron";
+/// What our packages depend on and recommend, and what that recommends; downloaded beforehand, as the machine that is
+/// booted has no network.
+const NEEDED: &str = "seabios logrotate cron perl libio-socket-ssl-perl liburi-perl libregexp-ipv6-perl";
 
 /// Longest time of one command inside, in seconds.
 const PATIENCE: u32 = 120;
@@ -43,7 +44,8 @@ pub struct Root {
 }
 
 impl Root {
-    /// Makes it: nothing but the packages that every Debian has, and systemd.
+    /// Makes it: nothing but the packages that every Debian has, and systemd. `netbase` is of priority important: most
+    /// Debians have it, and apt keeps it once it is there.
     pub fn make() -> Self {
         let path = tests::programs::directory().join("package-test");
         let _ = std::fs::create_dir_all(&path);
@@ -70,7 +72,7 @@ impl Root {
         let download =
             format!("--customize-hook=chroot \"$1\" apt-get install -qq -y --download-only {NEEDED}");
         let mut make = Command::new("mmdebstrap");
-        make.args(["--quiet", "--variant=minbase", "--include=systemd-sysv,dbus"]);
+        make.args(["--quiet", "--variant=minbase", "--include=systemd-sysv,dbus,netbase"]);
         make.args([
             "--dpkgopt=force-unsafe-io",
             "--aptopt=Acquire::Languages \"none\"",

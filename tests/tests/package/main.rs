@@ -20,6 +20,9 @@ use self::debian::{Debian, Root, good};
 
 const PASSWORD: &str = "correct horse";
 
+/// The packages.
+const OURS: &str = "vmserverd libvmcontrol1 libvmware-vmperl-perl";
+
 /// What VMware Server has left on the machine, and a user of it.
 const BEFORE: &str = r#"
 printf '127.0.0.1 localhost\n::1 localhost\n' >/etc/hosts
@@ -84,7 +87,7 @@ fn from_install_to_purge_by_the_words_of_the_readme() {
         skip::skipped(WHAT, &format!("no container can be started here: {why}"));
         return;
     }
-    say("a Debian and two pairs of packages");
+    say("a Debian, and the packages in two versions");
     offer(&root, &debs.path().join("one"));
     let debian = Debian::boot(&root);
     debian.must(BEFORE);
@@ -99,11 +102,13 @@ fn from_install_to_purge_by_the_words_of_the_readme() {
     old_machines_are_there(&debian);
     a_connection_starts_both_services(&debian);
     everything_has_a_page(&debian);
+    links_lead_somewhere(&root);
     say("looked at");
 
     follow(&debian, &run);
     let wrong = debian.user("alice", "wrong", "vmware-cmd -H localhost -U alice -l");
     assert!(!wrong.status.success(), "{wrong:?}");
+    scripts_for_vmperl_run(&debian);
     say("a machine runs");
     upgrade(&debian, &root, &debs.path().join("two"));
     say("upgraded");
@@ -119,7 +124,7 @@ fn from_install_to_purge_by_the_words_of_the_readme() {
     say("purged");
 }
 
-/// Both packages of the binaries under test.
+/// The packages of the binaries under test.
 fn pack(out: &Path, version: &str) {
     let mut pack = Command::new(programs::directory().join("xtask"));
     pack.args(["deb", "--uncompressed", "--version", version, "--out"]).arg(out);
@@ -252,6 +257,42 @@ fn everything_has_a_page(debian: &Debian) {
     }
 }
 
+/// What the packaged pages link to is there.
+fn links_lead_somewhere(root: &Root) {
+    let doc = root.path().join("usr/share/doc/vmserverd");
+    for page in ["README.md", "docs/migrating.md", "docs/machines.md", "docs/observing.md"] {
+        let text = std::fs::read_to_string(doc.join(page)).expect(page);
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (link, _) in links.filter(|(link, _)| !link.contains("://")) {
+            let file = link.split('#').next().unwrap_or_default();
+            let place = doc.join(page).parent().expect("a directory").join(file);
+            assert!(place.exists(), "{page}: {link}");
+        }
+    }
+}
+
+/// The modules are found where the package has them, and the scripts beside them work: as the user who calls, and with a
+/// password over TLS.
+fn scripts_for_vmperl_run(debian: &Debian) {
+    let alice = |line: &str| good(line, &debian.user("alice", PASSWORD, line));
+    let script = "perl /usr/share/doc/libvmware-vmperl-perl/examples/machines.pl";
+    let here = alice(script);
+    let line = "on         /home/alice/hello/hello.vmx (hello)";
+    assert!(here.lines().any(|one| one == line), "{here}");
+    let remote = alice(&format!("VMPASSWORD='{PASSWORD}' {script} -H localhost -U alice"));
+    assert_eq!(remote, here);
+    let wrong = debian.user("alice", PASSWORD, &format!("VMPASSWORD=wrong {script} -H localhost -U alice"));
+    assert!(!wrong.status.success(), "{wrong:?}");
+    let pages = debian.must("ls /usr/share/man/man3");
+    for page in ["VMware::VmPerl", "VMware::VmPerl::VM", "VMware::Control"] {
+        assert!(pages.lines().any(|one| one == format!("{page}.3pm.gz")), "{pages}");
+    }
+    // Warnings of Perl, or what is missing, would show here.
+    let loaded =
+        debian.must("perl -w -MVMware::VmPerl -MVMware::Control -e 'print $INC{q(VMware/VmPerl.pm)}' 2>&1");
+    assert_eq!(loaded, "/usr/share/perl5/VMware/VmPerl.pm");
+}
+
 /// F12: newer packages over the live system.
 fn upgrade(debian: &Debian, root: &Root, debs: &Path) {
     let alice = |line: &str| good(line, &debian.user("alice", PASSWORD, line));
@@ -285,7 +326,7 @@ fn upgrade(debian: &Debian, root: &Root, debs: &Path) {
         calls.join().expect("every call is answered")
     });
     assert!(calls > 3, "only {calls} calls during the upgrade");
-    assert!(debian.must("dpkg-query -W vmserverd libvmcontrol1").matches("0.1.1").count() == 2);
+    assert!(debian.must(&format!("dpkg-query -W {OURS}")).matches("0.1.1").count() == 3);
     let now = [property(debian, "vmserverd", "MainPID"), property(debian, "vmware-authd", "MainPID")];
     assert!(cores[0] != now[0] && cores[1] != now[1], "not restarted: {cores:?} {now:?}");
 

@@ -1,4 +1,4 @@
-//! `xtask deb`: the two Debian packages, `vmserverd` and `libvmcontrol1`.
+//! `xtask deb`: the Debian packages `vmserverd`, `libvmcontrol1` and `libvmware-vmperl-perl`.
 //!
 //! ```text
 //!   cargo build --release ─▶ files of packaging/, man pages ─▶ a tree for each package ─▶ dpkg-deb
@@ -63,8 +63,13 @@ const SERVER_FILES: &[(&str, &str, u32)] = &[
     ("packaging/logrotate/vmserverd", "etc/logrotate.d/vmserverd", 0o644),
     ("packaging/config/vmserverd.toml", "etc/vmserverd.toml", 0o644),
     ("packaging/config/config", "usr/share/vmserverd/config", 0o644),
-    ("README.md", "usr/share/doc/vmserverd/README.md", 0o644),
 ];
+
+/// What the README of the server package links to, beside `docs/` and the list of changes.
+const SERVER_PAGES: &[&str] = &["README.md", "CONTRIBUTING.md", "SECURITY.md", "SPECIFICATION.md"];
+
+/// Directory of Perl modules that are for every architecture.
+const PERL: &str = "usr/share/perl5";
 
 /// Binaries of the server package: name, directory.
 const SERVER_BINARIES: &[(&str, &str)] = &[
@@ -84,9 +89,9 @@ const SERVER_LINKS: &[(&str, &str)] = &[
 
 /// Runs the command; prints the paths of the packages.
 pub fn main(arguments: &Arguments) -> Result<()> {
-    for program in ["dpkg-deb", "dpkg-shlibdeps", "strip", "gzip"] {
+    for program in ["dpkg-deb", "dpkg-shlibdeps", "strip", "gzip", "pod2man"] {
         if !installed(program) {
-            return Err(format!("{program} is missing: apt-get install dpkg-dev binutils gzip"));
+            return Err(format!("{program} is missing: apt-get install dpkg-dev binutils gzip perl"));
         }
     }
     let out = arguments.out.clone().unwrap_or_else(|| root().join("target/deb"));
@@ -95,7 +100,9 @@ pub fn main(arguments: &Arguments) -> Result<()> {
         None => built()?,
     };
     std::fs::create_dir_all(&out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
-    for package in [server(&release, &out, arguments)?, client(&release, &out, arguments)?] {
+    let packages =
+        [server(&release, &out, arguments)?, client(&release, &out, arguments)?, perl(&out, arguments)?];
+    for package in packages {
         println!("{}", package.display());
     }
     Ok(())
@@ -132,6 +139,9 @@ fn server(release: &Path, out: &Path, arguments: &Arguments) -> Result<PathBuf> 
     floppy.resize(FLOPPY, 0);
     tree.bytes(&floppy, "usr/share/vmserverd/hello.img", 0o644)?;
     tree.docs()?;
+    for (from, to) in pages()? {
+        tree.file(&root().join(from), &format!("usr/share/doc/vmserverd/{to}"), 0o644)?;
+    }
     for (name, text) in man::pages()? {
         tree.man(&name, text.as_bytes())?;
     }
@@ -171,6 +181,63 @@ fn client(release: &Path, out: &Path, arguments: &Arguments) -> Result<PathBuf> 
     tree.package(&[&format!("{directory}/{real}")])
 }
 
+/// The pages of the server package: from, and to below its directory of documents. The same, so that links
+/// between them lead somewhere.
+fn pages() -> Result<Vec<(PathBuf, String)>> {
+    let mut pages: Vec<(PathBuf, String)> =
+        SERVER_PAGES.iter().map(|name| (name.into(), (*name).to_owned())).collect();
+    for path in files(&root().join("docs"))? {
+        let path = path.strip_prefix(root()).unwrap_or(&path).to_owned();
+        if path.extension().is_some_and(|extension| extension == "md" || extension == "svg") {
+            let to = path.to_string_lossy().into_owned();
+            pages.push((path, to));
+        }
+    }
+    Ok(pages)
+}
+
+/// Every file below a directory, sorted.
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let describe = |error: std::io::Error| format!("cannot read {}: {error}", directory.display());
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(describe)? {
+        let path = entry.map_err(describe)?.path();
+        if path.is_dir() {
+            all.extend(files(&path)?);
+        } else {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// The Perl modules, as Debian's policy for Perl has them: named after the module, without an architecture.
+fn perl(out: &Path, arguments: &Arguments) -> Result<PathBuf> {
+    let tree = Tree { any: true, ..Tree::new("libvmware-vmperl-perl", out, arguments)? };
+    let room = root().join("vmcontrol/perl");
+    let modules = room.join("lib");
+    for path in files(&modules)? {
+        let name = path.strip_prefix(&modules).unwrap_or(&path).to_string_lossy().into_owned();
+        tree.file(&path, &format!("{PERL}/{name}"), 0o644)?;
+        let module = name.trim_end_matches(".pm").replace('/', "::");
+        let mut page = Command::new("pod2man");
+        page.args(["--section=3pm", "--release=vmserverd", "--center=VmPerl", "--name", &module]).arg(&path);
+        let text = read_command(page.env("SOURCE_DATE_EPOCH", source_date()))?;
+        tree.man(&format!("{module}.3pm"), format!("{text}\n").as_bytes())?;
+    }
+    let doc = format!("usr/share/doc/{}", tree.package);
+    tree.file(&room.join("README.md"), &format!("{doc}/README.md"), 0o644)?;
+    for directory in ["examples", "t/scripts"] {
+        for path in files(&room.join(directory))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            tree.file(&path, &format!("{doc}/examples/{name}"), 0o644)?;
+        }
+    }
+    tree.docs()?;
+    tree.package(&[])
+}
+
 /// The files of a package before they are packed.
 struct Tree {
     package: &'static str,
@@ -180,6 +247,8 @@ struct Tree {
     version: String,
     /// As `dpkg-deb` wants it.
     compression: &'static str,
+    /// It is for every architecture.
+    any: bool,
 }
 
 impl Tree {
@@ -193,7 +262,7 @@ impl Tree {
         }
         let (version, compression) =
             (arguments.version.clone(), if arguments.uncompressed { "-Znone" } else { "-Zxz" });
-        Ok(Tree { package, root, out: out.to_owned(), version, compression })
+        Ok(Tree { package, root, out: out.to_owned(), version, compression, any: false })
     }
 
     fn path(&self, to: &str) -> Result<PathBuf> {
@@ -236,7 +305,8 @@ impl Tree {
 
     /// A man page: `NAME.SECTION`.
     fn man(&self, name: &str, text: &[u8]) -> Result<()> {
-        let section = name.rsplit_once('.').map_or("1", |(_, section)| section);
+        // Of `3pm` the digit names the directory.
+        let section = name.rsplit_once('.').map_or("1", |(_, section)| section.get(..1).unwrap_or("1"));
         let to = format!("usr/share/man/man{section}/{name}");
         self.bytes(text, &to, 0o644)?;
         run(Command::new("gzip").args(["-9n", "--force"]).arg(self.path(&to)?), "gzip")
@@ -261,13 +331,18 @@ impl Tree {
     /// Packs the tree. `linked` are the files whose libraries the package depends on.
     fn package(&self, linked: &[&str]) -> Result<PathBuf> {
         let templates = root().join("packaging/deb").join(self.package);
-        let architecture = read_command(Command::new("dpkg").arg("--print-architecture"))?;
+        let architecture = match self.any {
+            true => "all".to_owned(),
+            false => read_command(Command::new("dpkg").arg("--print-architecture"))?,
+        };
+        // A package without programs says itself what it depends on.
+        let depends = if linked.is_empty() { String::new() } else { self.depends(linked)? };
         let control = read(&templates.join("control"))?
             .replace("@VERSION@", &self.version)
             .replace("@ARCH@", &architecture)
             .replace("@MAINTAINER@", MAINTAINER)
             .replace("@SIZE@", &self.kilobytes()?)
-            .replace("@DEPENDS@", &self.depends(linked)?);
+            .replace("@DEPENDS@", &depends);
         self.bytes(control.as_bytes(), "DEBIAN/control", 0o644)?;
         self.checksums()?;
         for (name, mode) in [
@@ -350,4 +425,50 @@ fn source_date() -> String {
     let mut git = Command::new("git");
     git.current_dir(root()).args(["log", "-1", "--format=%ct"]);
     read_command(&mut git).ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Where the links of a page lead to, of those that lead to other files here.
+    fn links(text: &str) -> Vec<&str> {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        let files = targets.map(|(target, _)| target.split('#').next().unwrap_or_default());
+        files.filter(|file| !file.is_empty() && !file.contains("://")).collect()
+    }
+
+    /// `a/b/../c` as `a/c`.
+    fn plain(path: &Path) -> PathBuf {
+        let mut out = PathBuf::new();
+        for part in path.components() {
+            match part {
+                std::path::Component::ParentDir => assert!(out.pop(), "{}", path.display()),
+                part => out.push(part),
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_links_of_packed_pages_lead_to_packed_pages() {
+        let pages = pages().unwrap();
+        let mut there: BTreeSet<PathBuf> = pages.iter().map(|(_, to)| to.into()).collect();
+        // As every package has it.
+        there.insert("CHANGELOG.md".into());
+        let directories: BTreeSet<PathBuf> =
+            there.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
+        let mut missing = BTreeSet::new();
+        for (from, to) in pages.iter().filter(|(from, _)| from.extension().unwrap() == "md") {
+            for link in links(&read(&root().join(from)).unwrap()) {
+                let target = plain(&Path::new(to).parent().unwrap().join(link));
+                if !there.contains(&target) && !directories.contains(&target) {
+                    missing.insert(format!("{to}: {link}"));
+                }
+            }
+        }
+        assert!(missing.is_empty(), "{missing:#?}");
+        assert!(there.contains(Path::new("docs/migrating.md")));
+    }
 }
