@@ -211,13 +211,6 @@ impl Error {
         Self::with(ErrorCode::NoAccess, what)
     }
 
-    /// The caller can see the machine `config`, but its .vmx does not give him a right: -4. Which one it
-    /// takes is said on the page of the operation: programs compare the text, and it ends with the path.
-    #[must_use]
-    pub fn lacks_right(config: impl fmt::Display, _rights: &str) -> Self {
-        Self::no_access(config)
-    }
-
     /// A call of the file system failed for `path`.
     ///
     /// EACCES, EPERM and EROFS become -4; ENOSPC, EDQUOT, EMFILE and ENFILE -22; ENOMEM -1; anything

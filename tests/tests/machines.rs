@@ -241,6 +241,35 @@ fn a_snapshot_on_a_full_disk_is_refused_with_the_reason() {
     drop(exec);
 }
 
+/// The server has no room to write down where a machine is found again: the caller is told why it is not started,
+/// and nobody is killed.
+#[test]
+fn a_start_on_a_full_disk_is_refused_with_the_reason() {
+    let setup = Setup::new();
+    let base = tests::instance::Base::new();
+    let place = base.root().join("run/vmware/machines");
+    std::fs::create_dir_all(&place).unwrap();
+    let options = ["-t", "tmpfs", "-o", "size=4k", "tmpfs"];
+    let Some(small) = Mounted::new(&place, "a start on a full disk", &options) else { return };
+    let filler = small.path().join("filler");
+    std::fs::write(&filler, [0; 4096]).unwrap();
+    let instance = setup.try_start(&base).unwrap();
+    let mut exec = instance.exec();
+    let path = base.path().join("vm/a.vmx");
+    let arguments = format!("{}<displayName>a</displayName><diskSize>65536</diskSize>", cfg(&path));
+    assert!(exec.op("VM_Create", &arguments).ok());
+    let text = format!("Insufficient resources: {}: No space left on device", place.display());
+    for op in ["VM_Start", "VM_CreateSnapshot", "VM_Start"] {
+        assert_eq!(ask(&mut exec, op, &path).error(), Some((-22, text.clone())), "{op}");
+    }
+    assert_eq!(ask(&mut exec, "VM_GetState", &path).all("powerState"), ["off"]);
+    let log = instance.serverd_log();
+    assert!(!log.contains("is killed"), "{log}");
+    std::fs::remove_file(&filler).unwrap();
+    assert!(ask(&mut exec, "VM_CreateSnapshot", &path).ok());
+    drop((exec, instance));
+}
+
 /// The rights table of the product's manuals, by mode bits, for the owner, a member of the group and
 /// everybody else.
 #[test]

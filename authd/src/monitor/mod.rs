@@ -1102,10 +1102,13 @@ impl Monitor {
                 Some(event) => self.take(event),
             }
         }
-        if let Some(mut net) = self.net.take()
-            && !self.relays_left
-        {
-            let _ = net.process.wait().await;
+        if let Some(mut net) = self.net.take() {
+            if self.relays_left {
+                // It would be killed with the handle.
+                std::mem::forget(net.process);
+            } else {
+                let _ = net.process.wait().await;
+            }
         }
         if let Some(link) = self.link.take() {
             link.outbox.close();

@@ -34,18 +34,6 @@ pub enum Need {
     Unregister,
 }
 
-impl Need {
-    /// The rights on a .vmx that it takes.
-    fn rights(self) -> &'static str {
-        match self {
-            Need::See => "r",
-            Need::Operate => "rx",
-            Need::Configure => "rw",
-            Need::Administer | Need::Unregister => "rwx",
-        }
-    }
-}
-
 /// What was found out besides the right.
 #[derive(Debug, Default)]
 pub struct Proven {
@@ -109,7 +97,7 @@ pub fn prove(
 
 fn of_file(need: Need, claimant: &Claimant, config: &str, fd: &OwnedFd, facts: &Stat) -> Result<(), Error> {
     same(facts, Path::new(config))?;
-    let denied = || Error::lacks_right(config, need.rights());
+    let denied = || Error::no_access(config);
     let mode = fcntl_getfl(fd).map_err(|_| denied())? & OFlags::ACCMODE;
     let (reads, writes) = match mode {
         OFlags::RDWR => (true, true),

@@ -162,31 +162,31 @@ impl Supervisor {
             }
             Ask::RequestCount {} => {
                 let number = self.request_count();
-                self.answer(asker, Answer::Number { number })
+                self.answer(&asker, Answer::Number { number })
             }
             Ask::Security { ask } => self.ask_gateway(asker, admin, ask.0),
             Ask::ConnectedVms {} => {
                 let pieces = in_pieces(self.machines.connected().map(str::to_owned), String::len);
-                self.answer_in_pieces(asker, pieces, |paths| Answer::Paths { paths })
+                self.answer_in_pieces(&asker, pieces, |paths| Answer::Paths { paths })
             }
             Ask::BeginTask { op, total, directory, prefix } => {
                 self.begin_task(asker, op, total, directory, prefix)
             }
             Ask::TaskStatus { task } => {
                 let result = self.shared.tasks.status(uid, admin, task);
-                self.answer_or(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }))
+                self.answer_or(&asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }))
             }
             Ask::ListTasks { all } => {
                 let tasks = self.shared.tasks.list(uid, all && admin);
                 let bytes = |task: &TaskFacts| 256 + task.op.len() + task.user.len();
                 let pieces = in_pieces(tasks.into_iter(), bytes);
-                self.answer_in_pieces(asker, pieces, |tasks| Answer::Tasks { tasks })
+                self.answer_in_pieces(&asker, pieces, |tasks| Answer::Tasks { tasks })
             }
             Ask::StopTask { task } => self.stop_task(asker, uid, admin, task),
             Ask::UsedByOthers { config, files } => self.begin_inquiry(asker, &config, files),
             Ask::DeleteTask { task } => {
                 if let Err(error) = self.shared.tasks.delete(uid, admin, task) {
-                    return self.answer_or(asker, Err(error));
+                    return self.answer_or(&asker, Err(error));
                 }
                 let lines = self.shared.tasks.take_lines();
                 self.store(Work::Journal(lines), AfterStore::Done { asker });
@@ -196,7 +196,7 @@ impl Supervisor {
                 let (version, anew, changes) = self.shared.inventory.since(known);
                 let mut first = anew;
                 let pieces = in_pieces(changes.into_iter(), |change: &Change| change.config.len() + 8);
-                self.answer_in_pieces(asker, pieces, |changes| {
+                self.answer_in_pieces(&asker, pieces, |changes| {
                     let anew = std::mem::take(&mut first);
                     Answer::Inventory { version, anew, changes }
                 })
@@ -245,33 +245,33 @@ impl Supervisor {
             }
             Ask::Metrics {} => {
                 let metrics = self.metrics();
-                self.answer(asker, Answer::Metrics { metrics })
+                self.answer(&asker, Answer::Metrics { metrics })
             }
         }
     }
 
-    fn answer(&self, asker: Asker, answer: Answer) -> Result<(), String> {
-        let Asker { process, question, .. } = asker;
+    fn answer(&self, asker: &Asker, answer: Answer) -> Result<(), String> {
+        let (process, question) = (asker.process, asker.question);
         self.tell(process, ToSession::Answer { question, answer: Inner(answer), more: false })
     }
 
-    pub(super) fn answer_or(&self, asker: Asker, result: Result<Answer, Error>) -> Result<(), String> {
+    pub(super) fn answer_or(&self, asker: &Asker, result: Result<Answer, Error>) -> Result<(), String> {
         let refused = |error: Error| Answer::Refused { code: error.code.number(), text: error.text };
         self.answer(asker, result.unwrap_or_else(refused))
     }
 
     /// As [`Self::answer_or`], to a process that may have broken its channel, which shows elsewhere.
-    pub(super) fn settle(&self, asker: Asker, result: Result<Answer, Error>) {
+    pub(super) fn settle(&self, asker: &Asker, result: Result<Answer, Error>) {
         let _ = self.answer_or(asker, result);
     }
 
     pub(super) fn answer_in_pieces<T>(
         &self,
-        asker: Asker,
+        asker: &Asker,
         pieces: Vec<(Vec<T>, bool)>,
         mut answer: impl FnMut(Vec<T>) -> Answer,
     ) -> Result<(), String> {
-        let Asker { process, question, .. } = asker;
+        let (process, question) = (asker.process, asker.question);
         for (piece, more) in pieces {
             self.tell(process, ToSession::Answer { question, answer: Inner(answer(piece)), more })?;
         }
@@ -293,7 +293,7 @@ impl Supervisor {
         }
         if self.stopping {
             let text = "the server is stopping".to_owned();
-            return self.answer_or(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+            return self.answer_or(&asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
         }
         let partial = (!directory.is_empty()).then_some(Partial { directory, prefix });
         let Some(owner) = self.owner(asker.process) else { return Ok(()) };
@@ -311,7 +311,7 @@ impl Supervisor {
                 self.store(Work::Journal(line), AfterStore::Begun { asker, task });
                 Ok(())
             }
-            Err(error) => self.answer_or(asker, Err(error)),
+            Err(error) => self.answer_or(&asker, Err(error)),
         }
     }
 
@@ -322,7 +322,7 @@ impl Supervisor {
             Record { task: Some(task), code, ..Record::new(Kind::TaskStop, outcome_of(code.unwrap_or(0))) };
         self.audit_by(&asker.by, record);
         match stopped {
-            Err(error) => return self.answer_or(asker, Err(error)),
+            Err(error) => return self.answer_or(&asker, Err(error)),
             Ok(worker) => {
                 if let Some(worker) = worker {
                     self.tell_or_end(worker, ToSession::StopTask { task });
@@ -331,7 +331,7 @@ impl Supervisor {
         }
         if !self.shared.tasks.is_open(task) {
             let result = self.shared.tasks.status(uid, admin, task);
-            return self.answer_or(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
+            return self.answer_or(&asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
         }
         self.under_way.stoppers.entry(task).or_default().push(asker.clone());
         let events = self.events.clone();
@@ -355,7 +355,7 @@ impl Supervisor {
     fn tell_stopper(&mut self, task: u64, asker: Asker) {
         let Some((uid, admin)) = self.who(asker.process) else { return };
         let result = self.shared.tasks.status(uid, admin, task);
-        self.settle(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
+        self.settle(&asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
     }
 
     /// After tasks may have ended: the journal gets it, and then whoever is concerned is told.
@@ -410,7 +410,7 @@ impl Supervisor {
         let process = asker.process;
         if !vm_list::can_hold(&config) || config.len() > 4095 {
             return self.answer_or(
-                asker,
+                &asker,
                 Err(Error::invalid(
                     "config",
                     "not an absolute path of at most 4095 bytes without control characters",
@@ -420,8 +420,8 @@ impl Supervisor {
         let registers = matches!(ask, Ask::Register { .. });
         let known = self.shared.inventory.contains(&config);
         match (registers, known) {
-            (true, true) => return self.answer_or(asker, Err(Error::new(ErrorCode::VmExists))),
-            (false, false) => return self.answer_or(asker, Err(unknown(&ask, &config))),
+            (true, true) => return self.answer_or(&asker, Err(Error::new(ErrorCode::VmExists))),
+            (false, false) => return self.answer_or(&asker, Err(unknown(&ask, &config))),
             _ => {}
         }
         let Some(claims) = self.claims(process) else { return Ok(()) };
@@ -478,18 +478,18 @@ impl Supervisor {
                 Ask::Attach { config, .. } | Ask::Who { config } | Ask::ConfigChanged { config, .. },
             ) => {
                 let error = Error::not_registered(config);
-                return self.settle(asker, Err(error));
+                return self.settle(&asker, Err(error));
             }
             (Err(_), Ask::AskMachine { config, ask }) if requests::need(&ask.0) == Need::See => {
                 let error = Error::not_registered(config);
-                return self.settle(asker, Err(error));
+                return self.settle(&asker, Err(error));
             }
-            (Err(error), _) => return self.settle(asker, Err(error)),
+            (Err(error), _) => return self.settle(&asker, Err(error)),
         };
         match ask {
             Ask::Register { config, private } => {
                 if self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config) {
-                    return self.settle(asker, Err(Error::new(ErrorCode::VmExists)));
+                    return self.settle(&asker, Err(Error::new(ErrorCode::VmExists)));
                 }
                 let list = if private { List::Private } else { List::Public };
                 let note = Self::note(&asker.by, rights, "Virtual machine registered.");
@@ -499,19 +499,19 @@ impl Supervisor {
             Ask::Unregister { config, idle } => {
                 if idle && self.shared.tasks.is_at_work_in(std::path::Path::new(&config).parent()) {
                     return self.settle(
-                        asker,
+                        &asker,
                         Err(Error::with(ErrorCode::VmBusy, "a task is at work in its directory")),
                     );
                 }
                 if self.machines.connected().any(|running| running == config) {
-                    return self.settle(asker, Err(Error::state_conflict("unregister", "on")));
+                    return self.settle(&asker, Err(Error::state_conflict("unregister", "on")));
                 }
                 if self.machines.is_busy(&config) {
                     let error = Error::with(ErrorCode::VmBusy, "another operation on it is under way");
-                    return self.settle(asker, Err(error));
+                    return self.settle(&asker, Err(error));
                 }
                 if !self.shared.inventory.contains(&config) || !self.under_way.begin_change(&config) {
-                    return self.settle(asker, Err(Error::no_such_vm()));
+                    return self.settle(&asker, Err(Error::no_such_vm()));
                 }
                 let note = Self::note(&asker.by, rights, "Virtual machine unregistered.");
                 let owner = rights.map(|rights| rights.uid);
@@ -522,22 +522,22 @@ impl Supervisor {
                 self.under_way.arriving.remove(&(asker.process, session));
                 if console && self.consoles(&config) >= connect::MOST {
                     let text = "it has as many connections as it can have";
-                    return self.settle(asker, Err(Error::with(ErrorCode::VmBusy, text)));
+                    return self.settle(&asker, Err(Error::with(ErrorCode::VmBusy, text)));
                 }
                 if self.is_live(asker.process, session) {
                     let sessions = self.under_way.attached.entry(config).or_default();
                     *sessions.entry((asker.process, session)).or_default() |= console;
                 }
-                self.settle(asker, Ok(Answer::Done {}));
+                self.settle(&asker, Ok(Answer::Done {}));
             }
             Ask::ConfigChanged { config, keys } => {
                 self.config_changed(&config, keys, file);
-                self.settle(asker, Ok(Answer::Done {}));
+                self.settle(&asker, Ok(Answer::Done {}));
             }
             Ask::Who { config } => {
                 let users = self.attached_to(&config);
                 let pieces = in_pieces(users.into_iter(), |user| 32 + user.name.len() + user.address.len());
-                let _ = self.answer_in_pieces(asker, pieces, |users| Answer::Users { users });
+                let _ = self.answer_in_pieces(&asker, pieces, |users| Answer::Users { users });
             }
             Ask::StartMachine { config } => self.start_machine(asker, &config, launch, rights),
             Ask::AskMachine { config, ask } => self.ask_machine(asker, &config, ask.0, launch, rights),
@@ -627,7 +627,7 @@ impl Supervisor {
                     self.shared.inventory.put(&config, private);
                     self.announce(None, &config, Happened::Registered {});
                 }
-                self.settle(asker, result.map(|()| Answer::Done {}));
+                self.settle(&asker, result.map(|()| Answer::Done {}));
             }
             AfterStore::Unregistered { asker, config, owner } => {
                 self.audit_machine(&asker.by, Kind::Unregister, &config, result.as_ref().err());
@@ -641,7 +641,7 @@ impl Supervisor {
                     let by = asker.by.uid;
                     self.announce(None, &config, Happened::Unregistered { by, owner, private });
                 }
-                self.settle(asker, result.map(|()| Answer::Done {}));
+                self.settle(&asker, result.map(|()| Answer::Done {}));
             }
             AfterStore::Begun { asker, task } => {
                 if result.is_err() {
@@ -649,11 +649,11 @@ impl Supervisor {
                 } else {
                     self.announce_task(asker.by.uid, task);
                 }
-                self.settle(asker, result.map(|()| Answer::Number { number: task }));
+                self.settle(&asker, result.map(|()| Answer::Number { number: task }));
             }
             // What could not be written down has happened all the same.
             AfterStore::Ended(ends) => ends.iter().for_each(|ended| self.tell_end(ended)),
-            AfterStore::Done { asker } => self.settle(asker, result.map(|()| Answer::Done {})),
+            AfterStore::Done { asker } => self.settle(&asker, result.map(|()| Answer::Done {})),
         }
     }
 }

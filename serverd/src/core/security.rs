@@ -44,7 +44,7 @@ impl Supervisor {
             if let Some(what) = what {
                 self.audit_settings(&asker.by, what, Outcome::Failed, "the gateway did not answer");
             }
-            self.settle(asker, Err(unreachable("vmware-authd went away before it answered")));
+            self.settle(&asker, Err(unreachable("vmware-authd went away before it answered")));
         }
     }
 
@@ -67,7 +67,7 @@ impl Supervisor {
         };
         let gateway = &mut self.gateway;
         if gateway.waiting.len() >= MOST {
-            return self.answer_or(asker, Err(unreachable("too many questions wait for vmware-authd")));
+            return self.answer_or(&asker, Err(unreachable("too many questions wait for vmware-authd")));
         }
         let question = gateway.next;
         let asked = ToAuthd::Security { question, ask: Inner(ask) };
@@ -77,7 +77,7 @@ impl Supervisor {
             return Ok(());
         }
         let text = "vmware-authd, which keeps certificate and policy, is not connected";
-        self.answer_or(asker, Err(unreachable(text)))
+        self.answer_or(&asker, Err(unreachable(text)))
     }
 
     /// The gateway answers.
@@ -91,7 +91,7 @@ impl Supervisor {
                 };
                 self.audit_settings(&asker.by, what, outcome, text);
             }
-            self.settle(asker, Ok(Answer::Security { answer: Inner(answer) }));
+            self.settle(&asker, Ok(Answer::Security { answer: Inner(answer) }));
         }
     }
 }

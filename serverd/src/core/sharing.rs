@@ -63,7 +63,7 @@ impl Supervisor {
         let Some((uid, _)) = self.who(asker.process) else { return Ok(()) };
         if self.sharing.inquiries.len() >= INQUIRIES {
             let text = "too many machines are being deleted at this moment: try again";
-            return self.answer_or(asker, Err(Error::with(ErrorCode::VmBusy, text)));
+            return self.answer_or(&asker, Err(Error::with(ErrorCode::VmBusy, text)));
         }
         self.sharing.next += 1;
         let inquiry = self.sharing.next;
@@ -145,7 +145,7 @@ impl Supervisor {
     pub fn inquiry_over(&mut self, inquiry: u64) {
         let Some(one) = self.sharing.inquiries.remove(&inquiry) else { return };
         let files = one.used.iter().flat_map(|(device, inode)| [*device, *inode]).collect();
-        let _ = self.answer_or(one.asker, Ok(Answer::Files { files }));
+        let _ = self.answer_or(&one.asker, Ok(Answer::Files { files }));
     }
 }
 

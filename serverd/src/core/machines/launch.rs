@@ -126,12 +126,37 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         Ok(never) => match never {},
         Err(why) => why,
     };
-    let code = ErrorCode::VmInitFailed.number();
-    say(&FromVmx::Failed { request: START, code, detail: why.clone() }, None)?;
-    Err(why.into())
+    let (code, detail) = (why.code.number(), why.detail.clone());
+    say(&FromVmx::Failed { request: START, code, detail }, None)?;
+    Err(why.detail.into())
 }
 
-fn become_vmx(orders: &Orders) -> Result<Infallible, String> {
+/// Why a process does not become `vmx`.
+struct Why {
+    code: ErrorCode,
+    detail: String,
+}
+
+impl From<String> for Why {
+    fn from(detail: String) -> Self {
+        Why { code: ErrorCode::VmInitFailed, detail }
+    }
+}
+
+/// The machine's log cannot be opened; the error names it.
+fn no_log(path: &Path, error: &io::Error) -> Why {
+    let detail = text(error);
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            let reason = detail.rsplit(": ").next().unwrap_or_default();
+            let detail = format!("{}: {reason}", path.display());
+            Why { code: ErrorCode::InsufficientResources, detail }
+        }
+        _ => detail.into(),
+    }
+}
+
+fn become_vmx(orders: &Orders) -> Result<Infallible, Why> {
     // Before: the user need not be able to reach it.
     let program = File::open(&orders.program)
         .map_err(|error| format!("cannot open {}: {}", orders.program, text(&error)))?;
@@ -140,14 +165,14 @@ fn become_vmx(orders: &Orders) -> Result<Infallible, String> {
     if orders.anew {
         ::link::logfile::rotate(path);
     }
-    let log = ::link::logfile::open(path).map_err(|error| text(&error))?;
+    let log = ::link::logfile::open(path).map_err(|error| no_log(path, &error))?;
     if !log.metadata().is_ok_and(|facts| facts.is_file()) {
-        return Err(format!("{} is not a file", path.display()));
+        return Err(format!("{} is not a file", path.display()).into());
     }
     say(&FromVmx::Log {}, Some(&log.into())).map_err(|error| format!("the core: {error}"))?;
     let mut vmx = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let error = vmx.arg0("vmx").env_clear().exec();
-    Err(format!("cannot execute {}: {}", orders.program, text(&error)))
+    Err(format!("cannot execute {}: {}", orders.program, text(&error)).into())
 }
 
 /// Removes the lock file of a machine whose process is gone, as its owner; unless somebody holds it.

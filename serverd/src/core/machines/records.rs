@@ -72,6 +72,12 @@ impl Records {
         Ok(Records { path: path.to_owned(), directory: File::open(path).map_err(describe)? })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A path that fits into a socket address, however deep the directory is.
     fn socket(&self, id: MachineId) -> PathBuf {
         format!("/proc/self/fd/{}/{id}.sock", self.directory.as_raw_fd()).into()

@@ -191,7 +191,7 @@ impl Supervisor {
         rights: Option<LogRights>,
     ) {
         let (Some(launch), Some(rights)) = (launch, rights) else {
-            return self.settle(asker, Err(Error::no_such_vm()));
+            return self.settle(&asker, Err(Error::no_such_vm()));
         };
         self.begin_machine(config, Next { asker, launch, work: None }, rights);
     }
@@ -200,14 +200,14 @@ impl Supervisor {
         let asker = next.asker.clone();
         if self.stopping {
             let text = "the server is stopping";
-            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+            return self.settle(&asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
         }
         if !self.shared.inventory.contains(config) {
-            return self.settle(asker, Err(Error::not_registered(config)));
+            return self.settle(&asker, Err(Error::not_registered(config)));
         }
         if self.under_way.is_changing(config) {
             // Once it is unregistered, nobody could stop it.
-            return self.settle(asker, Err(busy()));
+            return self.settle(&asker, Err(busy()));
         }
         if let Some(machine) = self.machines.entries.get_mut(config) {
             let starts = next.work.is_none() && !machine.is_maintenance && !machine.ending;
@@ -225,10 +225,10 @@ impl Supervisor {
                 State::Off | State::Suspended => busy(),
                 state => started_already(config, state),
             };
-            return self.settle(asker, Err(refused));
+            return self.settle(&asker, Err(refused));
         }
         if let Err(why) = self.spawn_machine(config, next, rights) {
-            self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, why)));
+            self.settle(&asker, Err(Error::with(ErrorCode::VmInitFailed, why)));
         }
     }
 
@@ -279,21 +279,21 @@ impl Supervisor {
         });
         if up {
             if self.machines.entries.get(config).is_some_and(|machine| !machine.is_up()) {
-                return self.settle(asker, Err(busy()));
+                return self.settle(&asker, Err(busy()));
             }
             return self.forward(asker, config, ask, false);
         }
         if let ToVmx::SerialRead { port, offset, max, .. } = ask {
             let answer = self.kept_output(config, (port, offset, max));
-            return self.settle(asker, answer);
+            return self.settle(&asker, answer);
         }
         if !is_maintenance(&ask) {
             let error =
                 if self.machines.is_busy(config) { busy() } else { Error::state_conflict(verb(&ask), "off") };
-            return self.settle(asker, Err(error));
+            return self.settle(&asker, Err(error));
         }
         let (Some(launch), Some(rights)) = (launch, rights) else {
-            return self.settle(asker, Err(Error::no_such_vm()));
+            return self.settle(&asker, Err(Error::no_such_vm()));
         };
         self.begin_machine(config, Next { asker, launch, work: Some(ask) }, rights);
     }
@@ -326,7 +326,7 @@ impl Supervisor {
         let Some(machine) = self.machines.entries.get_mut(config) else { return };
         if machine.asked.len() >= MAX_UNDER_WAY {
             let text = "too many requests to it are under way";
-            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+            return self.settle(&asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
         }
         let answers = match &ask {
             ToVmx::Answer { choice, .. } => {
@@ -352,7 +352,7 @@ impl Supervisor {
         let (leads, verb) = (leads(&ask), verb(&ask));
         let purpose = Purpose::Forward(Forward { pieces: Vec::new(), closes, answers, leads, verb, reads });
         if let Err(error) = machine.ask(ask, Pending { asker: Some(asker.clone()), purpose, user }) {
-            return self.settle(asker, Err(error));
+            return self.settle(&asker, Err(error));
         }
         if hard {
             // One that takes longer works; one that does not say how it is does not.
@@ -374,7 +374,7 @@ impl Supervisor {
             ::link::wire::Wire::put(machine, &mut bytes);
             bytes.len()
         });
-        self.answer_in_pieces(asker, pieces, |machines| Answer::Running { machines })
+        self.answer_in_pieces(&asker, pieces, |machines| Answer::Running { machines })
     }
 
     /// Events, now or later.
@@ -424,7 +424,7 @@ impl Supervisor {
             bytes.len()
         });
         // A process that has broken its channel shows elsewhere.
-        let _ = self.answer_in_pieces(asker, pieces, |events| Answer::Events { epoch, next, lost, events });
+        let _ = self.answer_in_pieces(&asker, pieces, |events| Answer::Events { epoch, next, lost, events });
     }
 
     /// Something has happened: whoever waits for it is told.
@@ -624,7 +624,7 @@ impl Supervisor {
                 }
                 self.announce(None, &config, Happened::State { from, to });
                 for asker in late {
-                    self.settle(asker, Err(started_already(&config, to)));
+                    self.settle(&asker, Err(started_already(&config, to)));
                 }
             }
             FromVmx::Paused { paused } => {
@@ -695,18 +695,36 @@ impl Supervisor {
         log: OwnedFd,
         firmware: String,
     ) -> Result<(), String> {
-        let describe =
-            |error: std::io::Error| format!("it could not be found again after a restart: {error}");
         let Some(config) = self.machines.paths.get(&id).cloned() else { return Ok(()) };
         let mut fds = vec![launch.kvm, launch.vmx, log];
         if let Some(records) = &self.machines.records {
-            fds.push(records.listen(id).map_err(describe)?);
-            self.record(id).map_err(describe)?;
+            let noted = records.listen(id).and_then(|socket| {
+                fds.push(socket);
+                self.record(id)
+            });
+            if let Err(error) = noted {
+                let error = Error::file(records.path(), &error);
+                self.refuse_start(id, &config, error);
+                return Ok(());
+            }
         }
         let Some(machine) = self.machines.entries.get(&config) else { return Ok(()) };
         let (begin, host) = (launch.begin, self.machines.host);
         let start = ToVmx::Start { request: START, config, begin, firmware, host };
         machine.handles.outbox.push(start, fds).map_err(|error| error.to_string())
+    }
+
+    /// Does not start a machine that could not be found again after a restart. Its process, which knows of
+    /// nothing yet, ends with its channel.
+    fn refuse_start(&mut self, id: MachineId, config: &str, error: Error) {
+        let error = match error.code {
+            ErrorCode::Unspecified => Error::with(ErrorCode::VmInitFailed, error.text),
+            _ => error,
+        };
+        let Some((_, machine)) = self.machines.by_id(id) else { return };
+        machine.handles.close();
+        let Some(pending) = machine.asked.remove(&START) else { return };
+        self.machine_failed(id, config, pending, error);
     }
 
     /// Writes down where a machine is found again.
@@ -797,7 +815,7 @@ impl Supervisor {
         let closes = matches!(pending.purpose, Purpose::Forward(Forward { closes: true, .. }));
         if let Some((_, machine)) = self.machines.by_id(id).filter(|_| start) {
             for asker in std::mem::take(&mut machine.late) {
-                self.settle(asker, Err(error.clone()));
+                self.settle(&asker, Err(error.clone()));
             }
         }
         self.settle_with(pending.asker, Err(error));
@@ -818,7 +836,7 @@ impl Supervisor {
 
     fn settle_with(&mut self, asker: Option<Asker>, result: Result<Answer, Error>) {
         if let Some(asker) = asker {
-            self.settle(asker, result);
+            self.settle(&asker, result);
         }
     }
 
@@ -831,13 +849,13 @@ impl Supervisor {
         };
         if !messages.iter().all(fits) {
             let text = "the answer of the machine is too long";
-            return self.settle(asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
+            return self.settle(&asker, Err(Error::with(ErrorCode::InsufficientResources, text)));
         }
         let last = messages.len().saturating_sub(1);
         let pieces =
             messages.into_iter().enumerate().map(|(at, message)| (vec![message], at < last)).collect();
         // A process that has broken its channel shows elsewhere.
-        let _ = self.answer_in_pieces(asker, pieces, |mut piece| match piece.pop() {
+        let _ = self.answer_in_pieces(&asker, pieces, |mut piece| match piece.pop() {
             Some(message) => Answer::Machine { message: Inner(message) },
             None => Answer::Done {},
         });
@@ -943,7 +961,7 @@ impl Supervisor {
         }
         for asker in std::mem::take(&mut machine.late) {
             let text = format!("its process ended ({how})");
-            self.settle(asker, Err(Error::with(ErrorCode::VmInitFailed, text)));
+            self.settle(&asker, Err(Error::with(ErrorCode::VmInitFailed, text)));
         }
         if let Some(next) = machine.next {
             self.begin_machine(&config, next, machine.rights);
