@@ -41,7 +41,7 @@ pub(crate) fn errors(mut input: Input<'_>) {
         6 => (Error::invalid(&text, "no reason"), Some(ErrorCode::InvalidArgs)),
         7 => (Error::not_registered(&text), Some(ErrorCode::NoSuchVm)),
         8 => (Error::no_such_vm(), Some(ErrorCode::NoSuchVm)),
-        9 => (Error::lacks_right(&text, "rx"), Some(ErrorCode::NoAccess)),
+        9 => (Error::no_access(&text), Some(ErrorCode::NoAccess)),
         10 => (Error::no_such_task(&text), None),
         11 => (Error::internal(&text), None),
         12 => (Error::state_conflict(&text, "on"), Some(ErrorCode::BadState)),

@@ -229,7 +229,7 @@ impl Supervisor {
                 let config = config.clone();
                 self.claim(asker, Need::See, config, ask, fds.pop())
             }
-            Ask::Running {} => self.tell_running(asker),
+            Ask::Running {} => self.tell_running(&asker),
             Ask::StartMachine { ref config } => {
                 let config = config.clone();
                 self.claim(asker, Need::Operate, config, ask, fds.pop())
@@ -348,14 +348,14 @@ impl Supervisor {
         let before = waiting.len();
         waiting.retain(|one| *one != asker);
         if waiting.len() < before {
-            self.tell_stopper(task, asker);
+            self.tell_stopper(task, &asker);
         }
     }
 
-    fn tell_stopper(&mut self, task: u64, asker: Asker) {
+    fn tell_stopper(&mut self, task: u64, asker: &Asker) {
         let Some((uid, admin)) = self.who(asker.process) else { return };
         let result = self.shared.tasks.status(uid, admin, task);
-        self.settle(&asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
+        self.settle(asker, result.map(|facts| Answer::Tasks { tasks: vec![facts] }));
     }
 
     /// After tasks may have ended: the journal gets it, and then whoever is concerned is told.
@@ -370,7 +370,7 @@ impl Supervisor {
         let task = ended.task;
         self.shared.tasks.told(task);
         for asker in self.under_way.stoppers.remove(&task).unwrap_or_default() {
-            self.tell_stopper(task, asker);
+            self.tell_stopper(task, &asker);
         }
         self.announce_task(ended.owner.uid, task);
         self.audit_task_end(ended);

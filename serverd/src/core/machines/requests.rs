@@ -364,7 +364,7 @@ impl Supervisor {
     }
 
     /// Which machines have a process.
-    pub(in crate::core) fn tell_running(&mut self, asker: Asker) -> Result<(), String> {
+    pub(in crate::core) fn tell_running(&mut self, asker: &Asker) -> Result<(), String> {
         let mut running = self.machines.running();
         for machine in &mut running {
             machine.remote_connections = u32::try_from(self.consoles(&machine.config)).unwrap_or(u32::MAX);
@@ -374,7 +374,7 @@ impl Supervisor {
             ::link::wire::Wire::put(machine, &mut bytes);
             bytes.len()
         });
-        self.answer_in_pieces(&asker, pieces, |machines| Answer::Running { machines })
+        self.answer_in_pieces(asker, pieces, |machines| Answer::Running { machines })
     }
 
     /// Events, now or later.
@@ -390,7 +390,7 @@ impl Supervisor {
         let max = usize::try_from(max.clamp(1, MAX_EVENTS)).unwrap_or(1);
         let Some((epoch, since)) = wanted else {
             let batch = ring.now();
-            return self.tell_events(asker, batch);
+            return self.tell_events(&asker, batch);
         };
         let other = epoch != ring.epoch;
         let wanted = Wanted { asker: asker.clone(), uid, admin, since: if other { 0 } else { since }, max };
@@ -398,7 +398,7 @@ impl Supervisor {
         batch.lost |= other;
         if batch.lost || !batch.events.is_empty() || timeout.is_zero() || self.stopping || !ring.wait(wanted)
         {
-            return self.tell_events(asker, batch);
+            return self.tell_events(&asker, batch);
         }
         let events = self.events.clone();
         tokio::spawn(async move {
@@ -411,11 +411,11 @@ impl Supervisor {
     pub fn events_waited(&mut self, asker: Asker) {
         if let Some(wanted) = self.machines.ring.give_up(&asker) {
             let batch = self.machines.ring.since(&wanted);
-            self.tell_events(asker, batch);
+            self.tell_events(&asker, batch);
         }
     }
 
-    fn tell_events(&self, asker: Asker, batch: super::events::Batch) {
+    fn tell_events(&self, asker: &Asker, batch: super::events::Batch) {
         let epoch = self.machines.ring.epoch;
         let super::events::Batch { next, lost, events } = batch;
         let pieces = in_pieces(events.into_iter(), |event| {
@@ -424,14 +424,14 @@ impl Supervisor {
             bytes.len()
         });
         // A process that has broken its channel shows elsewhere.
-        let _ = self.answer_in_pieces(&asker, pieces, |events| Answer::Events { epoch, next, lost, events });
+        let _ = self.answer_in_pieces(asker, pieces, |events| Answer::Events { epoch, next, lost, events });
     }
 
     /// Something has happened: whoever waits for it is told.
     pub(in crate::core) fn announce(&mut self, only: Option<u32>, config: &str, what: Happened) {
         for wanted in self.machines.ring.push(only, config, what) {
             let batch = self.machines.ring.since(&wanted);
-            self.tell_events(wanted.asker, batch);
+            self.tell_events(&wanted.asker, batch);
         }
     }
 
