@@ -454,7 +454,7 @@ impl Core {
             Event::Process(id, event) => self.supervisor.event(id, event, &mut self.admission),
             Event::Machine(id, event) => self.supervisor.machine_event(id, event),
             Event::Metrics(event) => self.supervisor.metrics_event(event),
-            Event::EventsWaited(asker) => self.supervisor.events_waited(asker),
+            Event::EventsWaited(asker) => self.supervisor.events_waited(&asker),
             Event::Proven { asker, ask, proven } => self.supervisor.proven(asker, ask, proven),
             Event::Owners { inquiry, owners } => self.supervisor.owners(inquiry, owners),
             Event::InquiryOver { inquiry } => self.supervisor.inquiry_over(inquiry),
@@ -466,7 +466,7 @@ impl Core {
                 tracing::info!("guests run on this host: {}{why}", class.name());
                 self.supervisor.shared.inventory.publish_host(class);
             }
-            Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, asker),
+            Event::StopWaited { task, asker } => self.supervisor.stop_waited(task, &asker),
         }
         // Before anybody can read an answer that says otherwise.
         self.supervisor.publish_running();

@@ -343,12 +343,12 @@ impl Supervisor {
     }
 
     /// Somebody has waited long enough for a task to stop; he is told how it is.
-    pub fn stop_waited(&mut self, task: u64, asker: Asker) {
+    pub fn stop_waited(&mut self, task: u64, asker: &Asker) {
         let Some(waiting) = self.under_way.stoppers.get_mut(&task) else { return };
         let before = waiting.len();
-        waiting.retain(|one| *one != asker);
+        waiting.retain(|one| one != asker);
         if waiting.len() < before {
-            self.tell_stopper(task, &asker);
+            self.tell_stopper(task, asker);
         }
     }
 

@@ -408,10 +408,10 @@ impl Supervisor {
     }
 
     /// Somebody has waited for events long enough.
-    pub fn events_waited(&mut self, asker: Asker) {
-        if let Some(wanted) = self.machines.ring.give_up(&asker) {
+    pub fn events_waited(&mut self, asker: &Asker) {
+        if let Some(wanted) = self.machines.ring.give_up(asker) {
             let batch = self.machines.ring.since(&wanted);
-            self.tell_events(&asker, batch);
+            self.tell_events(asker, batch);
         }
     }
 
